@@ -124,12 +124,21 @@ func (m *Manual) zsh(b *bytes.Buffer, options []option) {
 	if hasKind(options, PID) {
 		fmt.Fprintf(b, "%s_pids() {\n\tlocal -a pids=(/proc/<->(N:t))\n\tcompadd \"$@\" -a pids\n}\n\n", fn)
 	}
-	fmt.Fprintf(b, "%s() {\n\t_arguments -s -S", fn)
+	fmt.Fprintf(b, "%s() {\n", fn)
+	if m.takesCommand() {
+		b.WriteString(`	# A command follows "--", and then its own arguments.
+	local -a command
+	if ((${words[(i)--]} < CURRENT)); then
+		command=('(-)1:command: _command_names -e' '*::arguments: _normal')
+	fi
+`)
+	}
+	b.WriteString("\t_arguments -s -S")
 	for _, o := range options {
 		fmt.Fprintf(b, " \\\n\t\t%s", o.zsh(fn))
 	}
 	if m.takesCommand() {
-		fmt.Fprintf(b, " \\\n\t\t'(-)1:command: _command_names -e' \\\n\t\t'*::arguments: _normal'")
+		b.WriteString(" \\\n\t\t\"${command[@]}\"")
 	}
 	// Autoloaded, the file is the function's body; sourced, it defines one.
 	fmt.Fprintf(b, "\n}\n\nif [[ $funcstack[1] == _%[1]s ]]; then\n\t%[2]s \"$@\"\nelse\n\tcompdef %[2]s %[1]s\nfi\n", m.Name, fn)

@@ -6,6 +6,11 @@ _gobcc_sample_pids() {
 }
 
 _gobcc_sample() {
+	# A command follows "--", and then its own arguments.
+	local -a command
+	if ((${words[(i)--]} < CURRENT)); then
+		command=('(-)1:command: _command_names -e' '*::arguments: _normal')
+	fi
 	_arguments -s -S \
 		'(-x --failed)'{'-x','--failed'}'[show only what failed; it'\''s the first thing to try when a program stops at its start without a word \[see above\]\: really]' \
 		'(-d --duration)'{'-d+','--duration='}'[stop after this many SECONDS]:SECONDS: ' \
@@ -19,8 +24,7 @@ _gobcc_sample() {
 		'--btf=[read the kernel'\''s types from FILE]:FILE:_files' \
 		'--stats=-[print what the tool cost, as FORMAT]::FORMAT:(text json)' \
 		'(-h --help)'{'-h','--help'}'[print this text and exit]' \
-		'(-)1:command: _command_names -e' \
-		'*::arguments: _normal'
+		"${command[@]}"
 }
 
 if [[ $funcstack[1] == _sample ]]; then
