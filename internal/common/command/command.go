@@ -22,6 +22,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strconv"
 	"syscall"
 
@@ -181,14 +182,13 @@ func (c *Command) ended(cause error) error {
 	return fmt.Errorf("run %q: its process ended before the command began: %s", c.name, state)
 }
 
-// startHeld starts this program again as the held child, which has its end of
-// the socket as its highest descriptor.
+// startHeld starts this program again as the held child.
 func startHeld(argv []string, opts Options, id *identity, socket int) (*os.Process, error) {
-	files, err := childFiles(opts, socket)
+	files, fd, err := childFiles(opts, socket)
 	if err != nil {
 		return nil, fmt.Errorf("list open files (is /proc mounted?): %w", err)
 	}
-	args := heldArgs{fd: len(files) - 1, ignored: startIgnored, id: id}.encode()
+	args := heldArgs{fd: fd, ignored: startIgnored, id: id}.encode()
 	pid, err := syscall.ForkExec(self, append(args, argv...), &syscall.ProcAttr{Env: os.Environ(), Files: files})
 	runtime.KeepAlive(opts)
 	if err != nil {
@@ -199,11 +199,10 @@ func startHeld(argv []string, opts Options, id *identity, socket int) (*os.Proce
 
 // childFiles is the list of descriptors that the child gets, by their number
 // there: standard input, output and error, what the tool itself was started
-// with, and last the socket.
-func childFiles(opts Options, socket int) ([]uintptr, error) {
+// with, and the socket, whose number is fd.
+func childFiles(opts Options, socket int) (files []uintptr, fd int, err error) {
 	const closed = ^uintptr(0)
 	stdio := []*os.File{opts.Stdin, opts.Stdout, opts.Stderr}
-	var files []uintptr
 	for i, own := range []*os.File{os.Stdin, os.Stdout, os.Stderr} {
 		if stdio[i] != nil {
 			own = stdio[i]
@@ -212,7 +211,7 @@ func childFiles(opts Options, socket int) ([]uintptr, error) {
 	}
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	for _, e := range entries {
 		fd, err := strconv.Atoi(e.Name())
@@ -231,7 +230,11 @@ func childFiles(opts Options, socket int) ([]uintptr, error) {
 		}
 		files[fd] = uintptr(fd)
 	}
-	return append(files, uintptr(socket)), nil
+	if free := slices.Index(files, closed); free > 2 {
+		files[free] = uintptr(socket)
+		return files, free, nil
+	}
+	return append(files, uintptr(socket)), len(files), nil
 }
 
 // setMemlock gives the child the limit that the tool was started with. The

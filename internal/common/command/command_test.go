@@ -151,7 +151,7 @@ func TestExitStatus(t *testing.T) {
 }
 
 func TestSignal(t *testing.T) {
-	c, out := start(t, Options{}, "sh", "-c", `trap 'exit 7' USR1; echo ready; read x </dev/zero; while :; do sleep 1; done`)
+	c, out := start(t, Options{}, "sh", "-c", "echo ready; exec sleep 1000")
 	if err := c.Release(); err != nil {
 		t.Fatal(err)
 	}
@@ -532,9 +532,13 @@ func TestRunAsSearchesAsThatUser(t *testing.T) {
 	} else {
 		c.Close()
 	}
-	_, err := Start([]string{"hidden"}, Options{RunAs: "nobody"})
 	var bad *Error
+	_, err := Start([]string{filepath.Join(dir, "hidden")}, Options{RunAs: "nobody"})
 	if !errors.As(err, &bad) || bad.Status != 126 || !errors.Is(err, unix.EACCES) {
+		t.Errorf("as nobody, by its path: %v", err)
+	}
+	_, err = Start([]string{"hidden"}, Options{RunAs: "nobody"})
+	if !errors.As(err, &bad) || bad.Status != 127 || !errors.Is(err, unix.ENOENT) {
 		t.Errorf("as nobody: %v", err)
 	}
 }

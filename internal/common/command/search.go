@@ -26,18 +26,18 @@ func search(name string, lookupEnv func(string) (string, bool)) (string, error) 
 	if !ok {
 		path = defaultPath
 	}
-	var found error = unix.ENOENT
+	found := unix.ENOENT
 	for dir := range strings.SplitSeq(path, ":") {
 		file := "./" + name
 		if dir != "" {
 			file = dir + "/" + name
 		}
-		switch err := executable(file); err {
-		case nil:
+		if executable(file) == nil {
 			return file, nil
-		case unix.EACCES:
+		}
+		if isFile(file) {
 			// A shell goes on, and says so if no later directory has it.
-			found = err
+			found = unix.EACCES
 		}
 	}
 	return "", found
@@ -55,4 +55,10 @@ func executable(file string) error {
 	}
 	// For the effective identity, as execve decides.
 	return unix.Faccessat(unix.AT_FDCWD, file, unix.X_OK, unix.AT_EACCESS)
+}
+
+// isFile tells a file from a directory and from what the process can't see.
+func isFile(file string) bool {
+	var st unix.Stat_t
+	return unix.Stat(file, &st) == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR
 }
