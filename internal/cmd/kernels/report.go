@@ -1,0 +1,197 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// An expectedSkip is a skip that is no reason for alarm: a kernel is known to
+// lack what the test needs.
+type expectedSkip struct {
+	Kernel string         // name of the kernel
+	Test   *regexp.Regexp // of the test's whole name
+	Reason *regexp.Regexp // of what the test says
+	Why    string         // the fact behind it
+}
+
+// expectedSkips has every skip that may happen in CI.
+var expectedSkips = []expectedSkip{
+	{
+		Kernel: "6.1-arm64",
+		Test:   regexp.MustCompile(`/fentry(/|$)`),
+		Reason: regexp.MustCompile(`fentry`),
+		Why:    "arm64 has ftrace's direct calls, which fentry needs, since 6.4 only",
+	},
+}
+
+// whyExpected returns why this skip is expected, or "" if it isn't.
+func whyExpected(kernel string, r result) string {
+	for _, e := range expectedSkips {
+		if e.Kernel == kernel && e.Test.MatchString(r.Test) && e.Reason.MatchString(r.reason()) {
+			return e.Why
+		}
+	}
+	return ""
+}
+
+// A kernelRun is what became of one kernel.
+type kernelRun struct {
+	Kernel  kernel
+	Version string
+	Results []result
+	Missing error         // why there was no such kernel to be had
+	Failure error         // why the guest failed, whatever its tests did
+	Tail    []string      // the console's last lines, if the guest failed
+	Kmsg    []string      // the kernel's warnings
+	Retried bool          // the first boot died before init
+	Log     string        // path of the console's log
+	Time    time.Duration // from the start of QEMU to its end
+}
+
+// A tally counts verdicts.
+type tally struct{ Passed, Failed, Skipped int }
+
+func (t *tally) add(v verdict) {
+	switch v {
+	case passed:
+		t.Passed++
+	case failed:
+		t.Failed++
+	case skipped:
+		t.Skipped++
+	}
+}
+
+func (t tally) String() string {
+	if t == (tally{}) {
+		return "-"
+	}
+	return fmt.Sprintf("%d/%d/%d", t.Passed, t.Failed, t.Skipped)
+}
+
+// writeReport writes the table of all runs, then what failed, what was skipped
+// and what the kernels complained of, and the totals in the last line. It
+// returns whether all is well. Under strict rules, those of CI, a skip that is
+// not expected and a kernel that could not be had are failures.
+func writeReport(w io.Writer, runs []kernelRun, strict bool) (ok bool) {
+	fmt.Fprintln(w)
+	var total tally
+	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintf(table, "KERNEL\tVERSION\t%s\tother\tTIME\n", strings.Join(modes, "\t"))
+	for _, run := range runs {
+		if run.Missing != nil {
+			fmt.Fprintf(table, "%s\tnot to be had%s\n", run.Kernel.Name, strings.Repeat("\t-", len(modes)+2))
+			continue
+		}
+		columns := map[string]*tally{"other": {}}
+		for _, mode := range modes {
+			columns[mode] = &tally{}
+		}
+		for _, r := range run.Results {
+			columns[r.mode()].add(r.Verdict)
+			total.add(r.Verdict)
+		}
+		fmt.Fprintf(table, "%s\t%s", run.Kernel.Name, run.Version)
+		for _, mode := range append(modes[:len(modes):len(modes)], "other") {
+			fmt.Fprintf(table, "\t%v", columns[mode])
+		}
+		fmt.Fprintf(table, "\t%ds\n", int(run.Time.Round(time.Second).Seconds()))
+	}
+	table.Flush()
+	fmt.Fprintln(w, "(passed/failed/skipped, tests with sub-tests not counted)")
+
+	ok = true
+	for _, run := range runs {
+		if !writeFailures(w, run, strict) {
+			ok = false
+		}
+	}
+	for _, run := range runs {
+		if !writeSkips(w, run, strict) {
+			ok = false
+		}
+	}
+	for _, run := range runs {
+		for _, line := range run.Kmsg {
+			fmt.Fprintf(w, "\nNOTE  %s: the kernel logged while tests ran: %s", run.Kernel.Name, line)
+		}
+		if run.Retried {
+			fmt.Fprintf(w, "\nNOTE  %s: the first boot died before init started; this was the second", run.Kernel.Name)
+		}
+	}
+	switch {
+	case total == (tally{}):
+		ok = false
+		fmt.Fprintln(w, "\nFAIL  no test ran")
+	case !ok:
+		fmt.Fprintln(w, "\nFAIL")
+	default:
+		fmt.Fprintln(w, "\nPASS")
+	}
+	fmt.Fprintf(w, "%d passed, %d failed, %d skipped\n", total.Passed, total.Failed, total.Skipped)
+	return ok
+}
+
+// writeFailures writes what failed on one kernel and returns whether nothing did.
+func writeFailures(w io.Writer, run kernelRun, strict bool) (ok bool) {
+	ok = true
+	name := run.Kernel.Name
+	if run.Missing != nil {
+		word := "FAIL"
+		if !strict {
+			word = "SKIP"
+		}
+		fmt.Fprintf(w, "\n%s  %s: this kernel could not be had, and NOTHING was tested on it:\n%s", word, name, indent(run.Missing.Error()))
+		return !strict
+	}
+	if run.Failure != nil {
+		ok = false
+		fmt.Fprintf(w, "\nFAIL  %s: %v\n", name, run.Failure)
+		if len(run.Tail) > 0 {
+			fmt.Fprintf(w, "    The console's end (all of it is in %s):\n%s", run.Log, indent(strings.Join(run.Tail, "\n")))
+		}
+	}
+	for _, r := range run.Results {
+		if r.Verdict == failed {
+			ok = false
+			fmt.Fprintf(w, "\nFAIL  %s: %s %s\n%s", name, r.Package, r.Test, indent(r.Output))
+		}
+	}
+	return ok
+}
+
+// writeSkips writes what was skipped on one kernel, and returns whether all of
+// it may be.
+func writeSkips(w io.Writer, run kernelRun, strict bool) (ok bool) {
+	ok = true
+	for _, r := range run.Results {
+		if r.Verdict != skipped {
+			continue
+		}
+		why := whyExpected(run.Kernel.Name, r)
+		switch {
+		case why != "":
+			why = "expected: " + why
+		case strict:
+			ok = false
+			why = "NOT EXPECTED, which is a failure in CI"
+		default:
+			why = "NOT EXPECTED, which would be a failure in CI"
+		}
+		fmt.Fprintf(w, "\nSKIP  %s: %s %s: %s\n    (%s)", run.Kernel.Name, r.Package, r.Test, r.reason(), why)
+	}
+	return ok
+}
+
+// indent indents each line of text, and ends the last.
+func indent(text string) string {
+	text = strings.TrimRight(text, "\n")
+	if text == "" {
+		return ""
+	}
+	return "    " + strings.ReplaceAll(text, "\n", "\n    ") + "\n"
+}

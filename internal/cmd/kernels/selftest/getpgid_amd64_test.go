@@ -1,0 +1,3 @@
+package selftest
+
+const getpgidSymbol = "__x64_sys_getpgid"

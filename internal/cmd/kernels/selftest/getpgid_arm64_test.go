@@ -1,0 +1,3 @@
+package selftest
+
+const getpgidSymbol = "__arm64_sys_getpgid"
