@@ -47,19 +47,19 @@ func (r *Refusal) Error() string {
 // users: the library adds advice on memory limits to every EPERM.
 func (r *Refusal) Unwrap() error { return r.Err }
 
-// answer gives the errno's text, or that of the whole error when it has none.
+// answer gives the errno's text, or what was not found in BTF. Of other errors
+// of the library nothing: they tell of what it tried last, not of the cause.
 func answer(err error) string {
-	if err == nil {
-		return ""
-	}
 	var errno syscall.Errno
-	if errors.As(err, &errno) {
-		if errno == enotsupp {
-			return "not supported" // the C library has no text for it
-		}
+	switch {
+	case errors.As(err, &errno) && errno == enotsupp:
+		return "not supported" // the C library has no text for it
+	case errno != 0:
 		return errno.Error()
+	case errors.Is(err, btf.ErrNotFound):
+		return strings.Join(strings.Fields(err.Error()), " ")
 	}
-	return strings.Join(strings.Fields(err.Error()), " ")
+	return ""
 }
 
 // enotsupp is the kernel's internal ENOTSUPP, which bpf(2) lets through.
@@ -153,7 +153,8 @@ func (s *System) cause(kind Kind, err error) (missing, remedy string) {
 	if kind == Kprobe && s.Kprobes == No {
 		return noKprobes, otherMode
 	}
-	if (kind == Fentry || kind == BTF) && s.BTF == No && !isBug(err) {
+	// What is not found in BTF was looked for in some: that of --btf FILE.
+	if (kind == Fentry || kind == BTF) && s.BTF == No && verifierLog(err) == "" && !errors.Is(err, btf.ErrNotFound) {
 		return s.noBTF(kind)
 	}
 
@@ -171,8 +172,8 @@ func (s *System) cause(kind Kind, err error) (missing, remedy string) {
 		// for a lack here and there.
 		return s.permission(kind)
 	case errors.Is(err, unix.ENOSYS):
-		return "this kernel has no " + kind.systemCall() + " system call, or a seccomp filter hides it",
-			"use a kernel with CONFIG_BPF_SYSCALL and CONFIG_PERF_EVENTS, or run it outside of the container"
+		return "this kernel lacks the system call for it (CONFIG_BPF_SYSCALL, CONFIG_PERF_EVENTS), or a seccomp filter hides it",
+			"try it outside of the container, or on another kernel"
 	}
 
 	switch kind {
@@ -241,16 +242,6 @@ const (
 	mountTracefs   = "mount it: mount -t tracefs tracefs /sys/kernel/tracing"
 	unbuiltTracefs = "this kernel was built without tracefs (CONFIG_FTRACE)"
 )
-
-func (k Kind) systemCall() string {
-	if k == PerfEvent {
-		return "perf_event_open"
-	}
-	return "bpf"
-}
-
-// isBug reports whether the verifier looked at the program and rejected it.
-func isBug(err error) bool { return verifierLog(err) != "" }
 
 func (s *System) noBTF(kind Kind) (missing, remedy string) {
 	missing = "this kernel has no BTF (no /sys/kernel/btf/vmlinux: CONFIG_DEBUG_INFO_BTF)"
@@ -329,34 +320,47 @@ func (s *System) permission(kind Kind) (missing, remedy string) {
 
 // gain says how to come by what the kind needs.
 func (s *System) gain(kind Kind, lacking []Capability) string {
+	paranoid := slices.Contains(lacking, SysAdmin)
 	if s.UID == 0 {
 		// Root without capabilities is a container or a confined service.
 		var add []string
 		for _, c := range lacking {
 			add = append(add, "--cap-add "+strings.TrimPrefix(c.String(), "CAP_"))
 		}
-		return "give them to the container (" + strings.Join(add, " ") + ") or service, or run it on the host"
+		remedy := "give them to the container (" + strings.Join(add, " ") + ") or service, or run it on the host"
+		if paranoid {
+			remedy += "; CAP_SYS_ADMIN is not needed after sysctl -w kernel.perf_event_paranoid=2"
+		}
+		return remedy
 	}
 	// setcap replaces what the file had, so all that is needed is named.
-	all := needs(kind)
-	for _, c := range lacking {
-		if !slices.Contains(all, c) {
-			all = append(all, c)
-		}
-	}
 	var names []string
-	for _, c := range all {
+	for _, c := range needs(kind) {
 		names = append(names, strings.ToLower(c.String()))
 	}
-	file := s.Program
-	if file == "" {
-		file = "FILE"
+	for _, c := range lacking {
+		if !slices.Contains(needs(kind), c) {
+			names = append(names, strings.ToLower(c.String()))
+		}
 	}
-	remedy := "run as root, or once as root: setcap " + strings.Join(names, ",") + "+ep " + file
-	if slices.Contains(lacking, SysAdmin) {
-		remedy += ", or sysctl kernel.perf_event_paranoid=2"
+	remedy := "run as root, or once as root: setcap " + strings.Join(names, ",") + "+ep " + s.programName()
+	if paranoid {
+		remedy += " (without cap_sys_admin after sysctl -w kernel.perf_event_paranoid=2)"
 	}
 	return remedy
+}
+
+// programName is the file to give capabilities to, as a shell takes it.
+func (s *System) programName() string {
+	switch {
+	case s.Program == "":
+		return "FILE"
+	case strings.ContainsFunc(s.Program, func(r rune) bool {
+		return r <= ' ' || r > '~' || strings.ContainsRune("'\"\\$`!*?[](){}<>|&;#~", r)
+	}):
+		return fmt.Sprintf("%q", s.Program)
+	}
+	return s.Program
 }
 
 // needs gives the capabilities that a kind takes on any kernel since 5.8.

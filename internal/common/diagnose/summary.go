@@ -26,6 +26,9 @@ func (s *System) Summary() []Fact {
 		{SysPtrace, "other processes' files in /proc"},
 		{Syslog, "addresses of kernel functions"},
 	} {
+		if c.capability == SysResource && !s.olderThan(5, 11) {
+			continue
+		}
 		facts = append(facts, s.capabilityFact(c.capability, c.use))
 	}
 	return append(facts, s.namespaceFact(), s.seccompFact(), s.lockdownFact(), s.unprivilegedFact(),
@@ -64,9 +67,9 @@ func (s *System) grant(c Capability) string {
 }
 
 func (s *System) namespaceFact() Fact {
-	f := Fact{Name: "user namespace", OK: Yes, Detail: "the first"}
+	f := Fact{Name: "user namespace", OK: Yes, Detail: "the initial one"}
 	if s.UserNamespace {
-		f.OK, f.Detail, f.Remedy = No, "not the first: capabilities do not count for tracing", "run it on the host"
+		f.OK, f.Detail, f.Remedy = No, "not the initial one: capabilities do not count for tracing", "run it on the host"
 	}
 	return f
 }
@@ -117,7 +120,7 @@ func (s *System) paranoidFact() Fact {
 	if s.PerfEventParanoid >= paranoidAny {
 		f.Detail += ": kprobes, tracepoints and perf events need CAP_SYS_ADMIN"
 		if s.CapsKnown && !s.Caps.Has(SysAdmin) {
-			f.OK, f.Remedy = No, "sysctl kernel.perf_event_paranoid=2, or run as root"
+			f.OK, f.Remedy = No, "sysctl -w kernel.perf_event_paranoid=2, or run as root"
 		}
 	}
 	return f

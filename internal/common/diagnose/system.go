@@ -120,7 +120,7 @@ type System struct {
 	UID           int  // effective user id
 	Caps          Caps // effective capabilities
 	CapsKnown     bool
-	UserNamespace bool   // in a user namespace other than the first
+	UserNamespace bool   // in a user namespace other than the initial one
 	Seccomp       bool   // a seccomp filter is on
 	Memlock       uint64 // soft limit on locked memory in bytes
 
@@ -157,9 +157,8 @@ func readSystem(root fs.FS) *System {
 	read(root, "proc/self/uid_map", s.parseUIDMap)
 	read(root, "proc/self/limits", s.parseLimits)
 	s.BTF = there(root, "sys/kernel/btf", "vmlinux")
-	if s.BTF == Unknown {
-		// The directory comes with the first BTF in it.
-		s.BTF = there(root, "sys/kernel", "btf")
+	if s.BTF == Unknown && there(root, "sys/kernel", "btf") == No {
+		s.BTF = No // the directory comes with the first BTF in it
 	}
 	s.Kprobes = there(root, "sys/bus/event_source/devices", "kprobe")
 	s.Tracefs = readTracefs(root)
@@ -279,7 +278,7 @@ func (s *System) parseStatus(r io.Reader) error {
 	return lines.Err()
 }
 
-// parseUIDMap reads /proc/PID/uid_map: the first user namespace maps every id
+// parseUIDMap reads /proc/PID/uid_map: the initial user namespace maps every id
 // to itself.
 func (s *System) parseUIDMap(r io.Reader) error {
 	text, err := io.ReadAll(r)
