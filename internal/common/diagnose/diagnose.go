@@ -77,6 +77,7 @@ const (
 	PerfEvent                 // sampling through perf_event_open
 	Map                       // creating a map
 	BTF                       // reading the kernel's BTF, relocating by it
+	Stats                     // turning on the kernel's statistics of BPF programs
 )
 
 // String names the kind as users know it: "fentry program".
@@ -96,6 +97,8 @@ func (k Kind) String() string {
 		return "BPF map"
 	case BTF:
 		return "BTF"
+	case Stats:
+		return "BPF statistics"
 	}
 	return fmt.Sprintf("kind %d", int(k))
 }
@@ -226,6 +229,10 @@ func (s *System) cause(kind Kind, err error) (missing, remedy string) {
 		if unsupported || errors.Is(err, unix.EINVAL) && s.olderThan(5, 8) {
 			return "this kernel (" + s.Release + ") does not support such a map; ring buffers came with Linux 5.8", ""
 		}
+	case Stats:
+		if unsupported || errors.Is(err, unix.EINVAL) {
+			return "this kernel (" + s.Release + ") does not keep such statistics; they came with Linux 5.8", ""
+		}
 	case BTF:
 		if unsupported || errors.Is(err, btf.ErrNotFound) {
 			return "this kernel's BTF lacks what the tool needs", "give the BTF of this very kernel with --btf FILE"
@@ -283,7 +290,7 @@ func (s *System) permission(kind Kind) (missing, remedy string) {
 	}
 	if lacking := s.lacking(kind); len(lacking) > 0 {
 		missing = "needs " + andList(lacking)
-		if slices.Contains(lacking, SysAdmin) {
+		if kind.perf() && slices.Contains(lacking, SysAdmin) {
 			missing += fmt.Sprintf(", as kernel.perf_event_paranoid is %d", s.PerfEventParanoid)
 		}
 		return missing, s.gain(kind, lacking)
@@ -320,7 +327,7 @@ func (s *System) permission(kind Kind) (missing, remedy string) {
 
 // gain says how to come by what the kind needs.
 func (s *System) gain(kind Kind, lacking []Capability) string {
-	paranoid := slices.Contains(lacking, SysAdmin)
+	paranoid := kind.perf() && slices.Contains(lacking, SysAdmin)
 	if s.UID == 0 {
 		// Root without capabilities is a container or a confined service.
 		var add []string
@@ -365,8 +372,11 @@ func (s *System) programName() string {
 
 // needs gives the capabilities that a kind takes on any kernel since 5.8.
 func needs(kind Kind) []Capability {
-	if kind == Map || kind == BTF {
+	switch kind {
+	case Map, BTF:
 		return []Capability{Bpf}
+	case Stats:
+		return []Capability{SysAdmin}
 	}
 	return []Capability{Bpf, Perfmon}
 }

@@ -104,6 +104,11 @@ var situations = []struct {
 		"not permitted; which capabilities this process has is unknown without /proc [operation not permitted]; mount /proc, or run as root",
 	},
 
+	{
+		"statistics", func(s *System) { s.UID, s.Caps = 65534, tracing }, Stats, unix.EPERM,
+		"needs CAP_SYS_ADMIN [operation not permitted]; run as root, or once as root: setcap cap_sys_admin+ep /usr/sbin/opensnoop",
+	},
+
 	// What stops root.
 	{
 		"confidentiality, kprobe", func(s *System) { s.Lockdown = Confidentiality }, Kprobe, unix.EPERM,
