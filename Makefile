@@ -101,7 +101,8 @@ test-live: ## the kernel tests on the running kernel, as root (RUN=REGEXP picks 
 .PHONY: test-kernels
 test-kernels: ## the kernel tests on other kernels, under QEMU (KERNELS=6.12, RUN=REGEXP)
 	$(call say,TEST,on kernels $(or $(KERNELS),of the matrix))
-	$(Q)KERNELS='$(KERNELS)' RUN='$(RUN)' go run ./internal/cmd/kernels
+	$(Q).ci/need qemu-system-x86_64=qemu-system-x86 qemu-system-aarch64=qemu-system-arm
+	$(Q)KERNELS='$(KERNELS)' go run ./internal/cmd/kernels $(if $(RUN),-run '$(RUN)')
 
 .PHONY: bench
 bench: ## what the tools cost, measured; see docs/

@@ -173,8 +173,10 @@ func readmeLines(r io.Reader, fn func(line string, code bool)) error {
 }
 
 // unknownOptions returns the options that a text names and the flags lack.
+// Behind a pipe they are another program's.
 func unknownOptions(fs *pflag.FlagSet, where, text string) []string {
 	var found []string
+	text = piped.ReplaceAllString(text, "")
 	for _, match := range optionWord.FindAllStringSubmatch(text, -1) {
 		if !exists(fs, match[2]) {
 			found = append(found, fmt.Sprintf("%s names %s, which is not an option", where, match[2]))
@@ -182,6 +184,8 @@ func unknownOptions(fs *pflag.FlagSet, where, text string) []string {
 	}
 	return found
 }
+
+var piped = regexp.MustCompile(` \| [^;.\n]*`)
 
 func exists(fs *pflag.FlagSet, opt string) bool {
 	if long, ok := strings.CutPrefix(opt, "--"); ok {

@@ -166,8 +166,11 @@ func newOption(f *pflag.Flag) option {
 	if k := f.Annotations[KindKey]; len(k) > 0 {
 		o.kind = Kind(k[0])
 	}
-	_, isSlice := f.Value.(pflag.SliceValue)
-	o.list = isSlice || f.Value.Type() == "count"
+	switch f.Value.Type() {
+	case "bool", "string", "duration", "int", "int32", "int64", "uint", "uint32", "uint64", "float32", "float64":
+	default: // lists, counts, and a tool's own types, which are mostly lists
+		o.list = true
+	}
 	switch f.DefValue {
 	case "", "0", "0s", "false", "[]", "<nil>":
 	default:

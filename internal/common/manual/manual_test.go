@@ -72,7 +72,7 @@ The last paragraph has a --path GLOB in it.`,
 			{"sudo sample --attach kprobe --stats=json -- make -j4 'all of it' 2>/tmp/log | grep foo", "everything that a build looks for, in a very long example that has a text of its own"},
 		},
 		Overhead:     "Next to none.",
-		Caveats:      "There are some. See --attach.",
+		Caveats:      "There are some. See --attach, and sample --path x | sort -z.",
 		Requirements: "Linux 5.10.",
 		SeeAlso:      []string{"strace(1)", "bpf(2)"},
 	}, fs
