@@ -210,10 +210,12 @@ func (s *System) cause(kind Kind, err error) (missing, remedy string) {
 			return "this kernel (" + s.Release + ") does not support such a program", otherMode
 		}
 	case Tracepoint:
+		// The library's error for a missing tracefs has no errno.
+		notFound := errors.Is(err, fs.ErrNotExist) || !errors.As(err, new(syscall.Errno))
 		switch {
-		case errors.Is(err, fs.ErrNotExist) && s.Tracefs == TracefsUnmounted:
+		case notFound && s.Tracefs == TracefsUnmounted:
 			return noTracefs, mountTracefs
-		case errors.Is(err, fs.ErrNotExist) && s.Tracefs == TracefsUnsupported:
+		case notFound && s.Tracefs == TracefsUnsupported:
 			return unbuiltTracefs, otherMode
 		case errors.Is(err, fs.ErrNotExist):
 			return "this kernel has no such tracepoint", otherMode

@@ -15,13 +15,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// childEnv makes this test binary try one load, print what Explain makes of the
-// answer ("ok" if there was none), and exit.
+// childEnv makes this test binary try one of attempts, print what Explain makes
+// of the answer ("ok" if there was none), and exit.
 const childEnv = "GOBCC_DIAGNOSE_CHILD"
 
+var attempts = map[string]func() error{
+	"raw tracepoint": tryRawTracepoint, "kprobe": tryKprobe, "tracepoint": tryTracepoint,
+}
+
 func TestMain(m *testing.M) {
-	if os.Getenv(childEnv) != "" {
-		if err := tryRawTracepoint(); err != nil {
+	if attempt := attempts[os.Getenv(childEnv)]; attempt != nil {
+		if err := attempt(); err != nil {
 			fmt.Println(err)
 		} else {
 			fmt.Println("ok")
@@ -51,6 +55,38 @@ func tryRawTracepoint() error {
 	return attached.Close()
 }
 
+func tryKprobe() error {
+	const tried = "attach kprobe"
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.Kprobe, Instructions: returnZero(), License: "Dual BSD/GPL",
+	})
+	if err != nil {
+		return Explain(tried, Kprobe, err)
+	}
+	defer program.Close()
+	attached, err := link.Kprobe("do_sys_openat2", program, nil)
+	if err != nil {
+		return Explain(tried, Kprobe, err)
+	}
+	return attached.Close()
+}
+
+func tryTracepoint() error {
+	const tried = "attach tracepoint"
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.TracePoint, Instructions: returnZero(), License: "Dual BSD/GPL",
+	})
+	if err != nil {
+		return Explain(tried, Tracepoint, err)
+	}
+	defer program.Close()
+	attached, err := link.Tracepoint("sched", "sched_process_exit", program, nil)
+	if err != nil {
+		return Explain(tried, Tracepoint, err)
+	}
+	return attached.Close()
+}
+
 // TestKernelDiagnose asks the real kernel, as several users.
 func TestKernelDiagnose(t *testing.T) {
 	if os.Getenv("GOBCC_KERNEL_TESTS") != "1" {
@@ -61,34 +97,36 @@ func TestKernelDiagnose(t *testing.T) {
 	}
 
 	const nobody = 65534
+	as := func(caps ...uintptr) *syscall.SysProcAttr {
+		return &syscall.SysProcAttr{
+			Credential: &syscall.Credential{Uid: nobody, Gid: nobody}, AmbientCaps: caps,
+		}
+	}
+	remedy := " [operation not permitted]; run as root, or once as root: setcap cap_bpf,cap_perfmon+ep "
 	for _, c := range []struct {
-		name string
-		attr *syscall.SysProcAttr
-		want string // the beginning of what is printed
+		name    string
+		attempt string
+		attr    *syscall.SysProcAttr
+		want    string // the beginning of what is printed
 	}{
-		{"root", nil, "ok"},
+		{"root", "raw tracepoint", nil, "ok"},
+		{"nobody", "raw tracepoint", as(), "load raw tracepoint program: needs CAP_BPF and CAP_PERFMON" + remedy},
+		{"nobody with CAP_BPF", "raw tracepoint", as(unix.CAP_BPF), "load raw tracepoint program: needs CAP_PERFMON" + remedy},
+		{"nobody with CAP_BPF and CAP_PERFMON", "raw tracepoint", as(unix.CAP_BPF, unix.CAP_PERFMON), "ok"},
 		{
-			"nobody", &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}},
-			"load raw tracepoint program: needs CAP_BPF and CAP_PERFMON [operation not permitted]; run as root, or once as root: setcap cap_bpf,cap_perfmon+ep ",
-		},
-		{
-			"nobody with CAP_BPF", &syscall.SysProcAttr{
-				Credential: &syscall.Credential{Uid: nobody, Gid: nobody}, AmbientCaps: []uintptr{unix.CAP_BPF},
-			},
-			"load raw tracepoint program: needs CAP_PERFMON [operation not permitted]; run as root, or once as root: setcap cap_bpf,cap_perfmon+ep ",
-		},
-		{
-			"nobody with CAP_BPF and CAP_PERFMON", &syscall.SysProcAttr{
-				Credential: &syscall.Credential{Uid: nobody, Gid: nobody}, AmbientCaps: []uintptr{unix.CAP_BPF, unix.CAP_PERFMON},
-			},
-			"ok",
-		},
-		{
-			"root of a user namespace", &syscall.SysProcAttr{
+			"root of a user namespace", "raw tracepoint", &syscall.SysProcAttr{
 				Cloneflags:  unix.CLONE_NEWUSER,
 				UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: nobody, Size: 1}},
 			},
 			"load raw tracepoint program: not permitted inside a user namespace, ",
+		},
+		{
+			"nobody with CAP_BPF and CAP_PERFMON, kprobe", "kprobe", as(unix.CAP_BPF, unix.CAP_PERFMON),
+			wantPerf("attach kprobe: ", Kprobe),
+		},
+		{
+			"nobody with CAP_BPF and CAP_PERFMON, tracepoint", "tracepoint", as(unix.CAP_BPF, unix.CAP_PERFMON),
+			wantPerf("attach tracepoint: ", Tracepoint),
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -101,16 +139,18 @@ func TestKernelDiagnose(t *testing.T) {
 			defer self.Close()
 			cmd := exec.Command("/proc/self/fd/3")
 			cmd.ExtraFiles = []*os.File{self}
-			cmd.Env = []string{childEnv + "=1"}
+			cmd.Env = []string{childEnv + "=" + c.attempt}
 			cmd.SysProcAttr = c.attr
 			cmd.Stderr = os.Stderr
 			out, err := cmd.Output()
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := strings.TrimSuffix(string(out), "\n"); !strings.HasPrefix(got, c.want) || strings.Contains(got, "\n") {
+			got := strings.TrimSuffix(string(out), "\n")
+			if !strings.HasPrefix(got, c.want) || strings.Contains(got, "\n") {
 				t.Errorf("got  %s\nwant %s", got, c.want)
 			}
+			t.Log(got)
 		})
 	}
 
@@ -169,6 +209,24 @@ func TestKernelDiagnose(t *testing.T) {
 		}
 		t.Log(explained)
 	})
+}
+
+// wantPerf is what a user with CAP_BPF and CAP_PERFMON is told on this kernel.
+func wantPerf(tried string, kind Kind) string {
+	s := ReadSystem("/")
+	switch {
+	case kind == Kprobe && s.Kprobes == No:
+		return tried + noKprobes
+	case kind == Tracepoint && s.Tracefs == TracefsUnmounted:
+		return tried + noTracefs
+	case kind == Tracepoint && s.PerfEventParanoid >= paranoidAny:
+		return tried + fmt.Sprintf("needs CAP_DAC_READ_SEARCH and CAP_SYS_ADMIN, as kernel.perf_event_paranoid is %d", s.PerfEventParanoid)
+	case kind == Tracepoint:
+		return tried + "needs CAP_DAC_READ_SEARCH"
+	case s.PerfEventParanoid >= paranoidAny:
+		return tried + fmt.Sprintf("needs CAP_SYS_ADMIN, as kernel.perf_event_paranoid is %d", s.PerfEventParanoid)
+	}
+	return "ok"
 }
 
 // wantRefusal checks that an answer of this kernel, if it is an error at all,

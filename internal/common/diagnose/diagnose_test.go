@@ -212,6 +212,11 @@ var situations = []struct {
 		"tracefs is not mounted at /sys/kernel/tracing; mount it: mount -t tracefs tracefs /sys/kernel/tracing",
 	},
 	{
+		"tracefs not mounted, in the library's words", func(s *System) { s.Tracefs = TracefsUnmounted }, Tracepoint,
+		errors.New("neither debugfs nor tracefs are mounted"),
+		"tracefs is not mounted at /sys/kernel/tracing; mount it: mount -t tracefs tracefs /sys/kernel/tracing",
+	},
+	{
 		"no tracefs", func(s *System) { s.Tracefs = TracefsUnsupported }, Tracepoint, fs.ErrNotExist,
 		"this kernel was built without tracefs (CONFIG_FTRACE); use another --attach mode",
 	},

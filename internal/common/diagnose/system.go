@@ -46,7 +46,8 @@ const (
 	Confidentiality Lockdown = "confidentiality"
 )
 
-// Tracefs tells whether /sys/kernel/tracing can be used.
+// Tracefs tells whether tracefs can be used, at /sys/kernel/tracing or below
+// debugfs.
 type Tracefs int
 
 // The states of tracefs; the zero value is TracefsUnknown.
@@ -181,13 +182,19 @@ func there(root fs.FS, dir, name string) State {
 }
 
 func readTracefs(root fs.FS) Tracefs {
-	// A process that may not search the mount point gets EACCES here.
 	f, err := root.Open("sys/kernel/tracing/events")
+	// Where debugfs is mounted it mounts tracefs by itself, at its old place.
+	if err != nil {
+		if old, oldErr := root.Open("sys/kernel/debug/tracing/events"); oldErr == nil {
+			f, err = old, nil
+		}
+	}
 	switch {
 	case err == nil:
 		f.Close()
 		return TracefsReadable
 	case errors.Is(err, fs.ErrPermission):
+		// A process that may not search the mount point gets EACCES.
 		return TracefsUnreadable
 	}
 	supported := Unknown

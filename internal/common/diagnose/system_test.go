@@ -77,6 +77,9 @@ func TestReadSystemTellsNoFromUnknown(t *testing.T) {
 	if s := readSystem(fstest.MapFS{"sys/kernel/tracing/events/x": file("")}); s.Tracefs != TracefsReadable {
 		t.Errorf("tracefs: %v", s.Tracefs)
 	}
+	if s := readSystem(fstest.MapFS{"sys/kernel/debug/tracing/events/x": file("")}); s.Tracefs != TracefsReadable {
+		t.Errorf("tracefs under debugfs: %v", s.Tracefs)
+	}
 	if s := readSystem(closedFS{}); s.Tracefs != TracefsUnreadable {
 		t.Errorf("closed tracefs: %v", s.Tracefs)
 	}
