@@ -87,8 +87,8 @@ test: lint check-generated check-release test-unit test-live test-kernels ## eve
 .PHONY: test-unit
 test-unit: ## vet, and the tests that need no root (RACE= for no race detector)
 	$(Q).ci/need mandoc=mandoc zsh=zsh fish=fish $(if $(RACE),gcc=gcc /usr/include/features.h=libc6-dev)
-	$(call say,VET,./...)
-	$(Q)go vet ./...
+	$(call say,VET,./... for $(ARCHES))
+	$(Q)for arch in $(ARCHES); do GOARCH=$$arch go vet ./...; done
 	$(call say,TEST,./...)
 	$(Q)go test $(RACE) -json -skip '^TestKernel' ./... | go run ./internal/cmd/tally
 
