@@ -41,6 +41,11 @@ func (s *store) get(ctx context.Context, k kernel, refresh bool) (image, error) 
 	if img, ok := s.cached(k); ok && !refresh {
 		return img, nil
 	}
+	for _, program := range []string{"apt-get", "dpkg"} {
+		if _, err := exec.LookPath(program); err != nil {
+			return image{}, fmt.Errorf("%s is needed to fetch a kernel and is not on this machine: give kernels by path (KERNELS=/path/to/bzImage)", program)
+		}
+	}
 	unlock, err := s.lock()
 	if err != nil {
 		return image{}, err
@@ -123,11 +128,6 @@ func (s *store) lock() (unlock func(), err error) {
 
 // fetch downloads k from a suite into the store, if the store lacks it.
 func (s *store) fetch(ctx context.Context, k kernel, suite string) (image, error) {
-	for _, program := range []string{"apt-get", "dpkg"} {
-		if _, err := exec.LookPath(program); err != nil {
-			return image{}, fmt.Errorf("%s is needed to fetch a kernel and is not on this machine: give kernels by path (KERNELS=/path/to/bzImage)", program)
-		}
-	}
 	site, err := s.site(ctx, suite)
 	if err != nil {
 		return image{}, err

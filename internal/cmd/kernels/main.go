@@ -182,7 +182,10 @@ func (r *runner) writeList(ctx context.Context, w io.Writer) error {
 	return nil
 }
 
-var errFailed = errors.New("not all is well on all kernels")
+var (
+	errFailed      = errors.New("not all is well on all kernels")
+	errInterrupted = errors.New("interrupted")
+)
 
 // test runs the tests on the kernels and writes the report.
 func (r *runner) test(ctx context.Context, picked []kernel, stdout io.Writer) error {
@@ -198,6 +201,7 @@ func (r *runner) test(ctx context.Context, picked []kernel, stdout io.Writer) er
 	if err != nil {
 		return err
 	}
+	defer r.clean()
 	runs := make([]kernelRun, len(picked))
 	images := make([]image, len(picked))
 	for i, k := range picked {
@@ -208,14 +212,12 @@ func (r *runner) test(ctx context.Context, picked []kernel, stdout io.Writer) er
 		}
 		if images[i], err = r.store.get(ctx, k, r.refresh); err != nil {
 			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			// A kernel asked for by name is not to be passed over.
-			if r.kernels != "" {
-				return fmt.Errorf("kernel %s can't be had: %w", k.Name, err)
+				return errInterrupted
 			}
 			r.logf("%s CAN'T BE HAD: %v", k.Name, err)
 			runs[i].Missing = err
+			// A kernel asked for by name is not to be passed over.
+			runs[i].MissingFails = r.strict || r.kernels != ""
 		}
 		runs[i].Version = images[i].Version
 	}
@@ -245,9 +247,8 @@ func (r *runner) test(ctx context.Context, picked []kernel, stdout io.Writer) er
 	}
 	guests.Wait()
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return errInterrupted
 	}
-	r.clean()
 	ok := writeReport(stdout, runs, r.strict)
 	r.logf("%v in all", time.Since(begin).Round(time.Second))
 	if !ok {
@@ -283,11 +284,12 @@ func (r *runner) build(ctx context.Context, picked []kernel, packages []testPack
 	return built, nil
 }
 
-// clean removes the big files, and leaves the logs.
+// clean removes the big files and leaves the logs, if there are any.
 func (r *runner) clean() {
 	if r.keep {
 		return
 	}
+	defer os.Remove(r.dir) // which fails, as it should, if it has logs
 	disks, _ := filepath.Glob(filepath.Join(r.dir, "*.initrd"))
 	for _, path := range append(disks, filepath.Join(r.dir, "amd64"), filepath.Join(r.dir, "arm64")) {
 		os.RemoveAll(path)
@@ -337,14 +339,10 @@ func (r *runner) guest(ctx context.Context, run *kernelRun, img image, packages 
 		boot.Lines = func(line string) { fmt.Fprintf(r.log, "%s| %s\n", k.Name, line) }
 	}
 	r.logf("%s: booting %s, console in %s", k.Name, img.Version, run.Log)
-	c, err := boot.run(ctx)
-	if err != nil && c != nil && !c.started() && ctx.Err() == nil {
-		// Some kernels panic early in an emulated boot now and then, with or
-		// without our tests. What happens after init's start is never retried.
+	c, err := boot.runTwice(ctx, func(err error) {
 		r.logf("%s: DIED BEFORE INIT STARTED (%v); BOOTING IT ONCE MORE", k.Name, err)
 		run.Retried = true
-		c, err = boot.run(ctx)
-	}
+	})
 	if c == nil {
 		return err
 	}

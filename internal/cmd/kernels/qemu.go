@@ -124,6 +124,19 @@ func (b guestBoot) run(ctx context.Context) (*console, error) {
 	return c, errors.New("the guest powered off without a verdict")
 }
 
+// runTwice is run, and once more if the guest died before its init started:
+// some kernels panic early in an emulated boot now and then, with or without
+// our tests. What happens after init's start is never tried again. again is
+// called before the second boot, with what was wrong with the first.
+func (b guestBoot) runTwice(ctx context.Context, again func(error)) (*console, error) {
+	c, err := b.run(ctx)
+	if err == nil || c == nil || c.started() || ctx.Err() != nil {
+		return c, err
+	}
+	again(err)
+	return b.run(ctx)
+}
+
 // An accelerator finds out, once, whether this machine can run guests by KVM.
 // That /dev/kvm can be opened is no proof: it may hang or fail from there on.
 type accelerator struct {

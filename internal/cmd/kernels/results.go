@@ -81,7 +81,7 @@ func packageResults(ctx context.Context, run packageRun) ([]result, error) {
 		case passed, failed, skipped:
 			r.Verdict = v
 		case "output":
-			if !isFraming(e.Output) {
+			if !isFraming(e.Output, e.Test) {
 				r.Output += e.Output
 			}
 		}
@@ -111,13 +111,17 @@ func packageResults(ctx context.Context, run packageRun) ([]result, error) {
 	return results, nil
 }
 
-// isFraming tells the lines that the testing package puts around a test's own.
-func isFraming(line string) bool {
-	line = strings.TrimLeft(line, " ")
-	for _, start := range []string{"=== RUN", "=== PAUSE", "=== CONT", "=== NAME", "--- PASS", "--- FAIL", "--- SKIP"} {
-		if strings.HasPrefix(line, start) {
-			return true
-		}
+// isFraming tells the lines that the testing package puts around the test's own.
+func isFraming(line, test string) bool {
+	kind, rest, ok := strings.Cut(strings.TrimSpace(line), test)
+	if !ok {
+		return false
+	}
+	switch strings.TrimSpace(kind) {
+	case "=== RUN", "=== PAUSE", "=== CONT", "=== NAME":
+		return rest == ""
+	case "--- PASS:", "--- FAIL:", "--- SKIP:":
+		return strings.HasPrefix(rest, " (") && strings.HasSuffix(rest, "s)")
 	}
 	return false
 }
