@@ -221,7 +221,7 @@ func (r *runner) test(ctx context.Context, picked []kernel, stdout io.Writer) er
 		}
 		runs[i].Version = images[i].Version
 	}
-	built, err := r.build(ctx, picked, packages)
+	built, err := r.build(ctx, runs, packages)
 	if err != nil {
 		return err
 	}
@@ -263,11 +263,12 @@ type binaries struct {
 	Tests []string
 }
 
-// build builds what the kernels' architectures need.
-func (r *runner) build(ctx context.Context, picked []kernel, packages []testPackage) (map[string]binaries, error) {
+// build builds what the architectures of the kernels at hand need.
+func (r *runner) build(ctx context.Context, runs []kernelRun, packages []testPackage) (map[string]binaries, error) {
 	built := map[string]binaries{}
-	for _, k := range picked {
-		if _, ok := built[k.Arch]; ok {
+	for _, run := range runs {
+		k := run.Kernel
+		if _, ok := built[k.Arch]; ok || run.Missing != nil {
 			continue
 		}
 		r.logf("building tests for %s", k.Arch)
@@ -360,8 +361,9 @@ func (r *runner) guest(ctx context.Context, run *kernelRun, img image, packages 
 	}
 	if err != nil {
 		run.Tail = c.tail
-	} else if len(c.Packages) != len(packages) {
-		err = fmt.Errorf("%d packages of tests ran, not %d", len(c.Packages), len(packages))
+	}
+	if n := len(packages) - len(c.Packages); n != 0 {
+		err = errors.Join(err, fmt.Errorf("the tests of %d of %d packages did not run", n, len(packages)))
 	}
 	return err
 }

@@ -159,7 +159,7 @@ func writeFailures(w io.Writer, run kernelRun) (ok bool) {
 	for _, r := range run.Results {
 		if r.Verdict == failed {
 			ok = false
-			fmt.Fprintf(w, "\nFAIL  %s: %s %s\n%s", name, shortPackage(r.Package), r.Test, indent(r.Output))
+			fmt.Fprintf(w, "\nFAIL  %s: %s\n%s", name, r.name(), indent(r.Output))
 		}
 	}
 	return ok
@@ -183,17 +183,9 @@ func writeSkips(w io.Writer, run kernelRun, strict bool) (ok bool) {
 		default:
 			why = "NOT EXPECTED, which would be a failure in CI"
 		}
-		fmt.Fprintf(w, "\nSKIP  %s: %s %s: %s\n      (%s)\n", run.Kernel.Name, shortPackage(r.Package), r.Test, r.reason(), why)
+		fmt.Fprintf(w, "\nSKIP  %s: %s: %s\n      (%s)\n", run.Kernel.Name, r.name(), r.reason(), why)
 	}
 	return ok
-}
-
-// shortPackage returns an import path as go test takes it at the module's root.
-func shortPackage(path string) string {
-	if rest, ok := strings.CutPrefix(path, "github.com/gobcc/gobcc/"); ok {
-		return "./" + rest
-	}
-	return path
 }
 
 // indent indents each line of text, and ends the last.

@@ -43,6 +43,17 @@ func (r result) mode() string {
 	return "other"
 }
 
+// name returns the test's name with its package, or the package's alone.
+func (r result) name() string { return strings.TrimSpace(shortPackage(r.Package) + " " + r.Test) }
+
+// shortPackage returns an import path as go test takes it at the module's root.
+func shortPackage(path string) string {
+	if rest, ok := strings.CutPrefix(path, "github.com/gobcc/gobcc/"); ok {
+		return "./" + rest
+	}
+	return path
+}
+
 // reason returns why a test was skipped, or what it said last.
 func (r result) reason() string {
 	lines := strings.Split(strings.TrimSpace(r.Output), "\n")
