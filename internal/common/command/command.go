@@ -166,15 +166,15 @@ func (c *Command) Close() {
 	unix.Close(c.conn)
 	c.conn = -1
 	// A held child that somebody stopped would not see that the socket is closed.
-	c.process.Kill()
-	c.process.Wait()
+	_ = c.process.Kill() // It may have ended already.
+	_, _ = c.process.Wait()
 }
 
 // ended is the error for a held child that is gone or out of reach.
 func (c *Command) ended(cause error) error {
 	unix.Close(c.conn)
 	c.conn = -1
-	c.process.Kill()
+	_ = c.process.Kill() // It has usually ended already.
 	state, err := c.process.Wait()
 	if err != nil {
 		return fmt.Errorf("run %q: its process is lost: %w", c.name, errors.Join(cause, err))

@@ -262,7 +262,7 @@ func TestKernelURing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			ring, err := NewURing(flags)
 			if errors.Is(err, ErrNoURing) {
-				t.Skip("SKIPPED: ", err)
+				t.Skipf("SKIPPED: %v", err)
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -270,7 +270,7 @@ func TestKernelURing(t *testing.T) {
 			defer ring.Close()
 			opens := newWatch(t, path)
 			if fd, err := ring.Openat(unix.AT_FDCWD, Name(path), unix.O_RDONLY, 0); fd == -int(unix.EINVAL) && flags == SetupSQPoll {
-				t.Skip("SKIPPED: this kernel opens no files with SQPOLL (that came with 5.11)")
+				t.Skip("SKIPPED: this kernel opens no files for a ring with SQPOLL")
 			} else if err != nil {
 				t.Fatal(err)
 			} else {

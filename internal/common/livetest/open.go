@@ -1,6 +1,7 @@
 package livetest
 
 import (
+	"errors"
 	"os"
 	"testing"
 	"unsafe"
@@ -33,8 +34,9 @@ func Openat2(dirfd int, name *byte, how *unix.OpenHow) int {
 // descriptor of any file in the same filesystem.
 func OpenByHandleAt(mountFD int, handle unix.FileHandle, flags int) int {
 	fd, err := unix.OpenByHandleAt(mountFD, handle, flags)
-	if err != nil {
-		return -int(err.(unix.Errno))
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		return -int(errno)
 	}
 	return fd
 }

@@ -168,8 +168,8 @@ func first(results []int, err error) (int, error) {
 
 // Submit makes all of these opens with one io_uring_enter, at most URingEntries
 // of them, waits for them and returns the result of each in the same order. The
-// error is for the ring itself. A ring with SetupSQPoll can't open files before
-// 5.11; the results are -EINVAL there.
+// error is for the ring itself. Some kernels before 5.12 refuse to open files for a
+// ring with SetupSQPoll: the results are -EINVAL there.
 func (r *URing) Submit(openings ...Opening) ([]int, error) {
 	if len(openings) > len(r.entries) {
 		return nil, fmt.Errorf("%d opens for an io_uring of %d entries", len(openings), len(r.entries))
