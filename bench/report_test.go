@@ -1,0 +1,134 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestFigures(t *testing.T) {
+	for want, f := range map[string]figures{
+		"–":         nil,
+		"7":         {7},
+		"3 (1 … 8)": {8, 1, 3},
+		"4 (2 … 9)": {9, 3, 5, 2},
+	} {
+		if got := f.text("%.0f"); got != want {
+			t.Errorf("%v: got %q, want %q", []float64(f), got, want)
+		}
+	}
+}
+
+// example has one tracer of each side, 1,000 opens a load, and two rounds.
+func example() report {
+	const us, ms = time.Microsecond, time.Millisecond
+	bare := loadTime{elapsed: 1000 * us, busy: 900 * us}
+	own := series{
+		tracer: tracer{key: "gobcc", name: ownName, version: "opensnoop 1", ours: true},
+		bare:   []loadTime{bare, bare},
+		runs: []run{
+			{load: loadTime{2000 * us, 1500 * us}, shown: 1000, cpu: 12 * ms, memory: memory{20e6, 8e6}, ready: 90 * ms, first: 95 * ms},
+			{load: loadTime{2200 * us, 1500 * us}, shown: 1000, cpu: 14 * ms, memory: memory{22e6, 8e6}, ready: 80 * ms, first: 85 * ms},
+		},
+		idle: []run{{cpu: 10 * ms, ready: 70 * ms, first: 75 * ms}, {cpu: 10 * ms, ready: 70 * ms, first: 75 * ms}},
+	}
+	peer := series{
+		tracer: tracer{key: "libbpf", name: "libbpf-tools", version: "0.1"},
+		bare:   []loadTime{bare, bare},
+		runs: []run{
+			{load: loadTime{3000 * us, 2500 * us}, shown: 900, cpu: 11 * ms, memory: memory{4e6, 1e6}, first: 20 * ms},
+			{load: loadTime{5400 * us, 2500 * us}, shown: 500, saidLost: true, cpu: 11 * ms, memory: memory{4e6, 1e6}, first: 20 * ms},
+		},
+		idle: []run{{cpu: 2 * ms, first: 20 * ms}, {cpu: 2 * ms, first: 20 * ms}},
+	}
+	return report{
+		machine: machine{kernel: "6.1.2", cpu: "Abacus", cpus: 2}, opens: 1000, quiet: []series{own, peer},
+		programs: []tracerPrograms{{own.tracer, []programTime{{"enter", 1000, 200 * us}}}},
+	}
+}
+
+func TestReport(t *testing.T) {
+	var out strings.Builder
+	if err := example().write(&out); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"Kernel 6.1.2, Abacus, 2 CPUs. One load is 1000 opens",
+		"| libbpf-tools | 0.1 |\n",
+		"Without a tracer an open took 1000 (1000 … 1000) ns.",
+		"| gobcc | 1100 (1000 … 1200) | 600 (600 … 600) | 100.000 (100.000 … 100.000) | nothing to say |" +
+			" 3000 (2000 … 4000) | 21.0 (20.0 … 22.0) | 13.0 (12.0 … 14.0) | 75 (70 … 90) | 80 (75 … 95) |\n",
+		"| libbpf-tools | 3200 (2000 … 4400) | 1600 (1600 … 1600) | 70.000 (50.000 … 90.000) | in 1 of 2 runs |" +
+			" 14000 (10000 … 18000) | 4.0 (4.0 … 4.0) | 3.0 (3.0 … 3.0) | – | 20 (20 … 20) |\n",
+		"| gobcc | enter | 1000 | 200 |\n",
+		"| added time an open, of libbpf-tools' | at most 0.60 | 0.34 | yes |\n",
+		"| tracer's CPU a row, of libbpf-tools' | at most 0.50 | 0.21 | yes |\n",
+		"| opens without a row, all rounds | 0 | 0 | yes |\n",
+		"| start to ready, ms | at most 150 | 75 | yes |\n",
+		"| peak memory beside the ring, MB | at most 25.0 | 14.0 | yes |\n",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, &out)
+		}
+	}
+}
+
+func TestMissedTargets(t *testing.T) {
+	r := example()
+	r.quiet[0].runs[1].shown--
+	r.quiet[0].runs[1].memory.peak = 40e6
+	var missed []string
+	for _, target := range r.targets() {
+		if !target.met {
+			missed = append(missed, target.what+" "+target.got)
+		}
+	}
+	if got, want := strings.Join(missed, "; "), "opens without a row, all rounds 1; peak memory beside the ring, MB 32.0"; got != want {
+		t.Errorf("missed %q, want %q", got, want)
+	}
+	r.quiet = r.quiet[1:]
+	if got := r.targets(); got != nil {
+		t.Errorf("targets without gobcc's opensnoop: %v", got)
+	}
+}
+
+func TestRecord(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "speed.md")
+	if err := os.WriteFile(file, []byte("# Speed\n"+recordBegin+"old\n"+recordEnd+"after\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r := example()
+	// Twice, as what the first leaves must do for the second.
+	for range 2 {
+		if err := record(file, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var tables bytes.Buffer
+	if err := r.write(&tables); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "# Speed\n" + recordBegin + "\n" + tables.String() + "\n" + recordEnd + "after\n"; string(got) != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+
+	if _, err := replaceRecord([]byte(recordEnd+recordBegin), nil); err == nil {
+		t.Error("the comments in the wrong order: no error")
+	}
+}
+
+func TestCPUModel(t *testing.T) {
+	if got := cpuModel(strings.NewReader("processor\t: 0\nmodel\t\t: 1\nmodel name\t: AMD EPYC\n")); got != "AMD EPYC" {
+		t.Errorf("got %q", got)
+	}
+	if got := cpuModel(strings.NewReader("processor\t: 0\nCPU part\t: 0xd0c\n")); got != "" {
+		t.Errorf("without a model name: got %q", got)
+	}
+}

@@ -1,0 +1,442 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// loadComm is the load's command name, by which its rows are known.
+	loadComm = "openload"
+	// runLimit bounds one run of one tracer, from its start to its end.
+	runLimit = 90 * time.Second
+	// pipeSize is the room between a tracer and the counting of its rows. It
+	// is the most that an unprivileged user may ask for by default.
+	pipeSize = 1 << 20
+)
+
+// tracer is one of the programs that are measured.
+type tracer struct {
+	key     string   // how -only names it
+	name    string   // how the tables name it
+	version string   // as its package or itself says
+	argv    []string // its command, as seen from its root
+	root    string   // the directory that it sees as the root; "" is the machine's
+	ours    bool     // gobcc's: it tells by GOBCC_READY_FD when it is ready
+}
+
+// paths are the names that the load opens.
+type paths struct {
+	present, missing string // the load itself, in turn
+	opening, closing string // the marks before and after it
+}
+
+// bench is what all runs share.
+type bench struct {
+	self  string // this program
+	load  string // the load's program
+	dir   string // the directory whose files the load opens
+	cpu   int    // where the load runs
+	pairs int    // how many pairs of opens a load is
+	stats bool   // ask the kernel for the run times of BPF programs
+}
+
+func (b *bench) paths() paths {
+	at := func(name string) string { return filepath.Join(b.dir, name) }
+	return paths{at("present"), at("missing"), at("opening"), at("closing")}
+}
+
+// opens is how many opens one load is.
+func (b *bench) opens() int { return 2 * b.pairs }
+
+// loadTime is what one load took, elapsed and as CPU time of its thread.
+type loadTime struct{ elapsed, busy time.Duration }
+
+// run is what was measured of one tracer during one load.
+type run struct {
+	load     loadTime
+	shown    int64         // rows of the load
+	saidLost bool          // it wrote that it lost events
+	cpu      time.Duration // its user and system time from exec to exit
+	memory   memory        // at the end of the load
+	ready    time.Duration // from exec to its word of readiness, 0 without one
+	first    time.Duration // from exec to its first row
+	programs []programTime
+}
+
+// programTime is what one BPF program of a tracer took in all.
+type programTime struct {
+	name    string
+	count   uint64
+	runtime time.Duration
+}
+
+// child prepares a process that ends with the bench, however that ends: by the
+// context, or by the kernel when this thread is gone. Children must therefore
+// be started on the main thread, to which main locks itself.
+func child(ctx context.Context, name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return cmd
+}
+
+// runLoad runs the load once and returns what it took.
+func (b *bench) runLoad(ctx context.Context) (loadTime, error) {
+	cmd := child(ctx, b.load, "-cpu", strconv.Itoa(b.cpu), "-n", strconv.Itoa(b.pairs), b.dir)
+	// The Go runtime's own signals have no place in a tight loop.
+	cmd.Env = append(os.Environ(), "GODEBUG=asyncpreemptoff=1")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return loadTime{}, fmt.Errorf("run the load: %w", err)
+	}
+	return parseLoadTime(string(out))
+}
+
+func parseLoadTime(text string) (loadTime, error) {
+	var t loadTime
+	if _, err := fmt.Sscanln(text, (*int64)(&t.elapsed), (*int64)(&t.busy)); err != nil {
+		return loadTime{}, fmt.Errorf("times of the load in %q: %w", text, err)
+	}
+	return t, nil
+}
+
+// startMarks starts opening a path again and again, and returns the way to end
+// that.
+func (b *bench) startMarks(ctx context.Context, path string) (stop func(), err error) {
+	cmd := child(ctx, b.load, "-cpu", strconv.Itoa(b.cpu), "-mark", path)
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start the marks: %w", err)
+	}
+	return func() {
+		// It ends by this signal alone, so neither error says anything.
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}, nil
+}
+
+// spin keeps every CPU busy with a thread of its own until stop is called.
+func (b *bench) spin(ctx context.Context) (stop func(), err error) {
+	cmd := child(ctx, b.self, spinCommand)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start the spinning threads: %w", err)
+	}
+	stop = func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}
+	// One byte comes from each thread as it begins.
+	if _, err := io.ReadFull(out, make([]byte, runtime.NumCPU())); err != nil {
+		stop()
+		return nil, fmt.Errorf("wait for the spinning threads: %w", err)
+	}
+	return stop, nil
+}
+
+// spinCommand is the word by which the bench starts itself as the process that
+// keeps every CPU busy.
+const spinCommand = "spin"
+
+func spinForever() {
+	for range runtime.NumCPU() {
+		go func() {
+			runtime.LockOSThread()
+			_, _ = os.Stdout.Write([]byte{'.'})
+			for {
+			}
+		}()
+	}
+	select {}
+}
+
+var lostWord = regexp.MustCompile(`(?i)\blost\b`)
+
+// trace runs a tracer with one load, or with none where loaded is false, and
+// measures it. The order of things needs no waiting by the clock:
+//
+// Marks are opened from before the tracer's exec until the first row of one has
+// come through, which is the time of the first event. Then the load runs. Then
+// other marks are opened until one of them has come through, by which time
+// every row of the load has as well, as each tracer keeps the order of the
+// events of one CPU. Only then is the tracer told to end.
+func (b *bench) trace(ctx context.Context, t tracer, loaded bool) (result run, err error) {
+	ctx, cancel := context.WithTimeout(ctx, runLimit)
+	defer cancel()
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("%s: %w", t.name, err)
+		}
+	}()
+
+	if b.stats {
+		stats, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
+		if err != nil {
+			return run{}, fmt.Errorf("turn BPF statistics on (kernel 5.8 or newer, CAP_SYS_ADMIN): %w", err)
+		}
+		defer stats.Close()
+	}
+
+	p := b.paths()
+	stopMarks, err := b.startMarks(ctx, p.opening)
+	if err != nil {
+		return run{}, err
+	}
+	defer func() { stopMarks() }()
+
+	rows := newRowCounter(loadComm, p)
+	proc, err := b.startTracer(ctx, t, rows)
+	if err != nil {
+		return run{}, err
+	}
+	defer proc.kill()
+
+	seen, err := proc.await(ctx, rows.openingSeen, "its first row")
+	if err != nil {
+		return run{}, err
+	}
+	result.first = seen - proc.started
+	stopMarks()
+	if t.ours {
+		ready, err := proc.await(ctx, proc.ready, "its word of readiness")
+		if err != nil {
+			return run{}, err
+		}
+		result.ready = ready - proc.started
+	}
+
+	if loaded {
+		if result.load, err = b.runLoad(ctx); err != nil {
+			return run{}, err
+		}
+	}
+
+	if stopMarks, err = b.startMarks(ctx, p.closing); err != nil {
+		return run{}, err
+	}
+	if _, err := proc.await(ctx, rows.closingSeen, "the mark after the load"); err != nil {
+		return run{}, err
+	}
+	stopMarks()
+
+	if result.memory, err = readMemory(proc.cmd.Process.Pid); err != nil {
+		return run{}, fmt.Errorf("read its memory: %w", err)
+	}
+	if b.stats {
+		if result.programs, err = readPrograms(proc.cmd.Process.Pid); err != nil {
+			return run{}, fmt.Errorf("read the run times of its BPF programs: %w", err)
+		}
+	}
+	usage, err := proc.end(ctx)
+	if err != nil {
+		return run{}, err
+	}
+	result.cpu = time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+	result.shown = rows.shown
+	result.saidLost = rows.saidLost || lostWord.MatchString(proc.stderr.String())
+	return result, nil
+}
+
+// process is a tracer that runs.
+type process struct {
+	cmd     *exec.Cmd
+	started time.Duration      // the time of its exec
+	ready   chan time.Duration // takes the time of its word of readiness
+	read    chan error         // closed at the end of its output
+	stderr  *lastBytes
+}
+
+// startTracer starts a tracer whose output goes to rows, and returns once it
+// has begun, which is long before it is ready.
+func (b *bench) startTracer(ctx context.Context, t tracer, rows *rowCounter) (*process, error) {
+	output, stdout, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer stdout.Close()
+	// A smaller pipe is as good, only slower for every tracer alike.
+	_, _ = unix.FcntlInt(stdout.Fd(), unix.F_SETPIPE_SZ, pipeSize)
+	startedReader, startedWriter, err := os.Pipe()
+	if err != nil {
+		output.Close()
+		return nil, err
+	}
+	defer startedReader.Close()
+	defer startedWriter.Close()
+	readyReader, readyWriter, err := os.Pipe()
+	if err != nil {
+		output.Close()
+		return nil, err
+	}
+	defer readyWriter.Close()
+
+	p := &process{ready: make(chan time.Duration, 1), read: make(chan error, 1), stderr: new(lastBytes)}
+	p.cmd = child(ctx, b.self, append([]string{enterCommand, t.root}, t.argv...)...)
+	p.cmd.SysProcAttr.Unshareflags = syscall.CLONE_NEWNS
+	p.cmd.Stdout, p.cmd.Stderr = stdout, p.stderr
+	p.cmd.ExtraFiles = []*os.File{startedFD - 3: startedWriter, readyFD - 3: readyWriter}
+	p.cmd.Env = append(os.Environ(), fmt.Sprintf("GOBCC_READY_FD=%d", readyFD))
+	if err := p.cmd.Start(); err != nil {
+		output.Close()
+		readyReader.Close()
+		return nil, fmt.Errorf("start it: %w", err)
+	}
+	go func() {
+		defer close(p.read)
+		defer output.Close()
+		if err := rows.count(output); err != nil {
+			p.read <- err
+		}
+	}()
+	go func() {
+		defer readyReader.Close()
+		if n, _ := readyReader.Read(make([]byte, 1)); n == 1 {
+			p.ready <- now()
+		}
+	}()
+
+	// The write end of this process must go, or a tracer that dies before
+	// its exec would never end the read.
+	startedWriter.Close()
+	var started [8]byte
+	if _, err := io.ReadFull(startedReader, started[:]); err != nil {
+		p.kill()
+		return nil, fmt.Errorf("start it: %s", p.stderr)
+	}
+	p.started = time.Duration(binary.LittleEndian.Uint64(started[:]))
+	return p, nil
+}
+
+// await waits for a time to come through a channel, and fails if the tracer
+// ends before.
+func (p *process) await(ctx context.Context, seen <-chan time.Duration, what string) (time.Duration, error) {
+	select {
+	case at := <-seen:
+		return at, nil
+	case <-p.read:
+		// Its error output is whole only once it has been waited for.
+		_ = p.cmd.Wait()
+		return 0, fmt.Errorf("ended before %s came: %s", what, p.stderr)
+	case <-ctx.Done():
+		return 0, fmt.Errorf("waiting for %s: %w; it wrote: %s", what, ctx.Err(), p.stderr)
+	}
+}
+
+// end asks the tracer to end as a user at a terminal does, and returns what it
+// used.
+func (p *process) end(ctx context.Context) (*syscall.Rusage, error) {
+	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
+		return nil, fmt.Errorf("interrupt it: %w", err)
+	}
+	// The status is not looked at: each tracer has its own for an interrupt.
+	var exit *exec.ExitError
+	if err := p.cmd.Wait(); err != nil && !errors.As(err, &exit) {
+		return nil, fmt.Errorf("wait for its end: %w", err)
+	}
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("wait for its end: %w", ctx.Err())
+	}
+	for err := range p.read {
+		return nil, fmt.Errorf("read its output: %w", err)
+	}
+	return p.cmd.ProcessState.SysUsage().(*syscall.Rusage), nil
+}
+
+// kill ends the tracer if it still runs. It is harmless after end.
+func (p *process) kill() {
+	if p.cmd.ProcessState == nil {
+		_ = p.cmd.Process.Kill()
+		_ = p.cmd.Wait()
+	}
+}
+
+// lastBytes keeps the end of what is written to it.
+type lastBytes struct {
+	mu   sync.Mutex
+	tail []byte
+}
+
+func (l *lastBytes) Write(p []byte) (int, error) {
+	const room = 2 << 10
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.tail = append(l.tail, p...)
+	if extra := len(l.tail) - room; extra > 0 {
+		l.tail = slices.Delete(l.tail, 0, extra)
+	}
+	return len(p), nil
+}
+
+func (l *lastBytes) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if text := string(bytes.TrimSpace(l.tail)); text != "" {
+		return text
+	}
+	return "nothing on standard error"
+}
+
+// readPrograms reads the run times of the BPF programs that a process holds.
+func readPrograms(pid int) ([]programTime, error) {
+	ids, err := programIDs(pid)
+	if err != nil {
+		return nil, err
+	}
+	var programs []programTime
+	for _, id := range ids {
+		p, err := readProgram(ebpf.ProgramID(id))
+		if err != nil {
+			return nil, fmt.Errorf("BPF program %d: %w", id, err)
+		}
+		if p.count > 0 {
+			programs = append(programs, p)
+		}
+	}
+	slices.SortFunc(programs, func(a, b programTime) int { return strings.Compare(a.name, b.name) })
+	return programs, nil
+}
+
+func readProgram(id ebpf.ProgramID) (programTime, error) {
+	program, err := ebpf.NewProgramFromID(id)
+	if err != nil {
+		return programTime{}, err
+	}
+	defer program.Close()
+	info, err := program.Info()
+	if err != nil {
+		return programTime{}, err
+	}
+	stats, err := program.Stats()
+	if err != nil {
+		return programTime{}, err
+	}
+	name := info.Name
+	// The kernel cuts a program's name at 15 bytes; its BTF has it whole.
+	if funcs, err := info.FuncInfos(); err == nil && len(funcs) > 0 {
+		name = funcs[0].Func.Name
+	}
+	return programTime{name: name, count: stats.RunCount, runtime: stats.Runtime}, nil
+}
