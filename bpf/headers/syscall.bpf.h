@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * System calls, whoever makes them: a 32-bit program on a 64-bit kernel has other numbers and other
+ * registers. The syscalls:* tracepoints leave such programs out (ARCH_TRACE_IGNORE_COMPAT_SYSCALLS).
+ */
+#ifndef SYSCALL_BPF_H
+#define SYSCALL_BPF_H
+
+/* The function behind a system call, since 4.17 (x86) and 4.19 (arm64) with one argument: pt_regs. */
+#if defined(__TARGET_ARCH_x86)
+#define SYSCALL_FN(name) "__x64_sys_" #name
+#define SYSCALL32_FN(name) "__ia32_sys_" #name	   /* same arguments as the 64-bit one */
+#define COMPAT_FN(name) "__ia32_compat_sys_" #name /* arguments of its own */
+#elif defined(__TARGET_ARCH_arm64)
+#define SYSCALL_FN(name) "__arm64_sys_" #name
+#define COMPAT_FN(name) "__arm64_compat_sys_" #name
+#endif
+
+#define X32_BIT 0x40000000 /* marks a call by the x32 ABI, otherwise 64-bit */
+#define TS_COMPAT 2	   /* thread_info.status, x86 */
+#define TIF_32BIT 22	   /* thread_info.flags, arm64 */
+
+struct syscall_args {
+	__u64 a[4];
+};
+
+/* Reads a field straight where the verifier knows the pointer (tp_btf, fexit), else by a helper. */
+#define FIELD_OF(p, field, known) ((known) ? (p)->field : BPF_CORE_READ(p, field))
+
+/* Whether the current task is inside a 32-bit system call. */
+static __always_inline bool in_compat_syscall(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+#if defined(__TARGET_ARCH_x86)
+	return BPF_CORE_READ(task, thread_info.status) & TS_COMPAT;
+#else
+	return BPF_CORE_READ(task, thread_info.flags) >> TIF_32BIT & 1;
+#endif
+}
+
+static __always_inline __s32 syscall_number(const struct pt_regs *regs, const bool known)
+{
+#if defined(__TARGET_ARCH_x86)
+	return (__s32)FIELD_OF(regs, orig_ax, known) & ~X32_BIT;
+#else
+	return FIELD_OF(regs, syscallno, known);
+#endif
+}
+
+/* The first four arguments. They stand in pt_regs until the call has returned, too. */
+static __always_inline struct syscall_args syscall_arguments(const struct pt_regs *regs,
+							     bool compat, const bool known)
+{
+	struct syscall_args args;
+
+#if defined(__TARGET_ARCH_x86)
+	if (compat) {
+		args.a[0] = (__u32)FIELD_OF(regs, bx, known);
+		args.a[1] = (__u32)FIELD_OF(regs, cx, known);
+		args.a[2] = (__u32)FIELD_OF(regs, dx, known);
+		args.a[3] = (__u32)FIELD_OF(regs, si, known);
+	} else {
+		args.a[0] = FIELD_OF(regs, di, known);
+		args.a[1] = FIELD_OF(regs, si, known);
+		args.a[2] = FIELD_OF(regs, dx, known);
+		args.a[3] = FIELD_OF(regs, r10, known);
+	}
+#else
+	args.a[0] = FIELD_OF(regs, orig_x0, known); /* x0 holds the result by now */
+	args.a[1] = FIELD_OF(regs, regs[1], known);
+	args.a[2] = FIELD_OF(regs, regs[2], known);
+	args.a[3] = FIELD_OF(regs, regs[3], known);
+#endif
+	return args;
+}
+
+#endif

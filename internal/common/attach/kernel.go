@@ -1,0 +1,171 @@
+package attach
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
+
+	"github.com/gobcc/gobcc/internal/common/diagnose"
+)
+
+// errNoFunction says that the kernel has no function or tracepoint of a name.
+var errNoFunction = errors.New("this kernel has no such function")
+
+// Kernel is what is known of the running kernel while programs are chosen and
+// loaded. Drop it afterwards: its types take some megabytes.
+type Kernel struct {
+	cache    *btf.Cache
+	types    *btf.Spec // the kernel's, or external
+	external *btf.Spec // from --btf
+	native   bool      // the kernel has BTF of its own
+	tried    map[string]error
+}
+
+// Open reads the kernel's types, from a file if one is given: for kernels built
+// without BTF.
+func Open(btfFile string) (*Kernel, error) {
+	k := &Kernel{cache: btf.NewCache(), tried: map[string]error{}}
+	native, nativeErr := k.cache.Kernel()
+	k.native, k.types = nativeErr == nil, native
+	if btfFile == "" {
+		if nativeErr != nil {
+			return nil, diagnose.Explain("read this kernel's types", diagnose.BTF, nativeErr)
+		}
+		return k, nil
+	}
+	f, err := os.Open(btfFile)
+	if err != nil {
+		return nil, fmt.Errorf("--btf: %w", err)
+	}
+	defer f.Close()
+	k.external, err = btf.LoadSpecFromReader(f)
+	if err != nil {
+		return nil, fmt.Errorf("--btf: %s holds no kernel types: %w", btfFile, err)
+	}
+	k.types = k.external
+	return k, nil
+}
+
+// HasBTF reports whether the kernel has types of its own, which fentry and
+// tp_btf need.
+func (k *Kernel) HasBTF() bool { return k.native }
+
+// Types are the kernel's types.
+func (k *Kernel) Types() *btf.Spec { return k.types }
+
+// Arguments gives how many arguments a tracepoint passes to its programs, or -1
+// if this kernel has no such tracepoint.
+func (k *Kernel) Arguments(tracepoint string) int {
+	proto, err := k.tracepoint(tracepoint)
+	if err != nil {
+		return -1
+	}
+	return len(proto.Params)
+}
+
+// tracepoint gives the prototype of a tracepoint, without the pointer to private
+// data that its typedef has first.
+func (k *Kernel) tracepoint(name string) (*btf.FuncProto, error) {
+	var def *btf.Typedef
+	if err := k.types.TypeByName("btf_trace_"+name, &def); err != nil {
+		return nil, errNoFunction
+	}
+	ptr, ok := def.Type.(*btf.Pointer)
+	if !ok {
+		return nil, fmt.Errorf("tracepoint %s: this kernel's types are not understood", name)
+	}
+	proto, ok := ptr.Target.(*btf.FuncProto)
+	if !ok || len(proto.Params) == 0 {
+		return nil, fmt.Errorf("tracepoint %s: this kernel's types are not understood", name)
+	}
+	return &btf.FuncProto{Return: proto.Return, Params: proto.Params[1:]}, nil
+}
+
+// targetOf is the function or tracepoint that a program hooks.
+func targetOf(p *ebpf.ProgramSpec) string { return p.AttachTo }
+
+func kindOfProgram(p *ebpf.ProgramSpec) diagnose.Kind {
+	switch {
+	case p.Type == ebpf.Kprobe:
+		return diagnose.Kprobe
+	case p.Type == ebpf.Tracing && p.AttachType != ebpf.AttachTraceRawTp:
+		return diagnose.Fentry
+	}
+	return diagnose.RawTracepoint
+}
+
+// check compares what a program hooks with what this kernel has.
+func (k *Kernel) check(spec *ebpf.CollectionSpec, p *ebpf.ProgramSpec) error {
+	want, err := declared(spec, p.AttachTo)
+	if err != nil {
+		return err
+	}
+	if kindOfProgram(p) == diagnose.RawTracepoint {
+		have, err := k.tracepoint(p.AttachTo)
+		if err != nil || want == nil {
+			return err
+		}
+		if err := samePrototype(want, have, true); err != nil {
+			return fmt.Errorf("tracepoint %s is another on this kernel: %w", p.AttachTo, err)
+		}
+		return nil
+	}
+	if kindOfProgram(p) == diagnose.Fentry && !k.native {
+		return diagnose.Explain("load fentry programs", diagnose.BTF, errors.New("this kernel has no types of its own"))
+	}
+	var fn *btf.Func
+	switch err := k.types.TypeByName(p.AttachTo, &fn); {
+	case errors.Is(err, btf.ErrMultipleMatches):
+		return fmt.Errorf("this kernel has several functions named %s", p.AttachTo)
+	case err != nil:
+		return errNoFunction
+	}
+	have, ok := fn.Type.(*btf.FuncProto)
+	if !ok {
+		return errNoFunction
+	}
+	// fexit finds the result behind the last argument, and kprobes the arguments
+	// in their registers: on a function with others, both would read rubbish.
+	if want == nil {
+		return fmt.Errorf("%s hooks %s without a word of its prototype", p.Name, p.AttachTo)
+	}
+	if err := samePrototype(want, have, false); err != nil {
+		return fmt.Errorf("%s is another function on this kernel: %w", p.AttachTo, err)
+	}
+	return nil
+}
+
+// try loads and attaches a program of p's kind that does nothing, on p's target:
+// nothing else tells for certain whether a kernel allows it. Each kind is tried
+// once.
+func (k *Kernel) try(p *ebpf.ProgramSpec) error {
+	kind := p.Type.String() + p.AttachType.String()
+	if err, ok := k.tried[kind]; ok {
+		return err
+	}
+	err := k.tryOnce(p)
+	k.tried[kind] = err
+	return err
+}
+
+func (k *Kernel) tryOnce(p *ebpf.ProgramSpec) error {
+	tried := "try " + strings.SplitN(p.SectionName, "/", 2)[0] + " on " + p.AttachTo
+	prog, err := ebpf.NewProgramWithOptions(&ebpf.ProgramSpec{
+		Name: "try", Type: p.Type, AttachType: p.AttachType, AttachTo: p.AttachTo, License: "Dual BSD/GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
+	}, ebpf.ProgramOptions{LogDisabled: true})
+	if err != nil {
+		return diagnose.Explain(tried, kindOfProgram(p), err)
+	}
+	defer prog.Close()
+	l, err := attachOne(p, prog)
+	if err != nil {
+		return diagnose.Explain(tried, kindOfProgram(p), err)
+	}
+	return l.Close()
+}

@@ -1,0 +1,99 @@
+package attach
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+)
+
+// The object says against which prototypes its programs were compiled in a
+// variable of this name: a struct of function pointers, named for the function
+// or tracepoint. The functions behind system calls all have that of "syscall".
+const prototypes = "prototypes"
+
+// declared finds the prototype that spec's programs take target to have, or nil
+// if there is none.
+func declared(spec *ebpf.CollectionSpec, target string) (*btf.FuncProto, error) {
+	v := spec.Variables[prototypes]
+	if v == nil {
+		return nil, nil
+	}
+	s, ok := btf.UnderlyingType(v.Type.Type).(*btf.Struct)
+	if !ok {
+		return nil, fmt.Errorf("the object's variable %s is not a struct", prototypes)
+	}
+	name := target
+	for _, prefix := range []string{"__x64_sys_", "__ia32_sys_", "__ia32_compat_sys_", "__arm64_sys_", "__arm64_compat_sys_"} {
+		if strings.HasPrefix(target, prefix) {
+			name = "syscall"
+		}
+	}
+	for _, m := range s.Members {
+		if m.Name != name {
+			continue
+		}
+		if ptr, ok := btf.UnderlyingType(m.Type).(*btf.Pointer); ok {
+			if proto, ok := ptr.Target.(*btf.FuncProto); ok {
+				return proto, nil
+			}
+		}
+		return nil, fmt.Errorf("the object's %s.%s is not a pointer to a function", prototypes, name)
+	}
+	return nil, nil
+}
+
+// samePrototype compares what a program was compiled against with what the
+// kernel has. Of a tracepoint's arguments a program may take only the first few.
+func samePrototype(want, have *btf.FuncProto, prefix bool) error {
+	if len(have.Params) < len(want.Params) || !prefix && len(have.Params) != len(want.Params) {
+		return fmt.Errorf("%d arguments instead of %d", len(have.Params), len(want.Params))
+	}
+	for i := range want.Params {
+		if w, h := describe(want.Params[i].Type), describe(have.Params[i].Type); w != h {
+			return fmt.Errorf("argument %d is %s instead of %s", i+1, h, w)
+		}
+	}
+	if w, h := describe(want.Return), describe(have.Return); !prefix && w != h {
+		return fmt.Errorf("it returns %s instead of %s", h, w)
+	}
+	return nil
+}
+
+// describe names a type by what matters to a program that is handed a value of
+// it: how wide it is, and what it points to. int and s32 are the same.
+func describe(t btf.Type) string {
+	switch t := btf.UnderlyingType(t).(type) {
+	case *btf.Pointer:
+		switch target := btf.UnderlyingType(t.Target).(type) {
+		case *btf.Struct:
+			return "struct " + essential(target.Name) + " *"
+		case *btf.Union:
+			return "union " + essential(target.Name) + " *"
+		case *btf.Fwd:
+			return target.Kind.String() + " " + essential(target.Name) + " *"
+		}
+		return "pointer"
+	case *btf.Int:
+		if t.Encoding == btf.Bool {
+			return "bool"
+		}
+		if t.Encoding == btf.Signed {
+			return fmt.Sprintf("s%d", t.Size*8)
+		}
+		return fmt.Sprintf("u%d", t.Size*8)
+	case *btf.Enum:
+		return fmt.Sprintf("u%d", t.Size*8)
+	case *btf.Void, nil:
+		return "void"
+	default:
+		return t.TypeName()
+	}
+}
+
+// essential cuts the ___suffix that CO-RE ignores as well.
+func essential(name string) string {
+	name, _, _ = strings.Cut(name, "___")
+	return name
+}

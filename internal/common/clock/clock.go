@@ -1,0 +1,52 @@
+// Package clock turns the kernel's time stamps into time of day.
+package clock
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// refresh is how long an offset is good for: the clock of the day may be set
+// while a tool runs.
+const refresh = time.Second
+
+// Wall turns nanoseconds since boot, as bpf_ktime_get_boot_ns() gives them, into
+// nanoseconds since 1970. The zero Wall is ready for use.
+type Wall struct {
+	offset int64
+	at     time.Time
+}
+
+// Refresh reads the clocks again if that is due. Call it every now and then, not
+// for each event.
+func (w *Wall) Refresh() {
+	if now := time.Now(); w.at.IsZero() || now.Sub(w.at) >= refresh {
+		w.offset, w.at = offset(), now
+	}
+}
+
+// Nanos gives nanoseconds since 1970.
+func (w *Wall) Nanos(boot uint64) int64 {
+	if w.at.IsZero() {
+		w.Refresh()
+	}
+	return int64(boot) + w.offset
+}
+
+// offset is the time of day when the machine booted. Of three readings it takes
+// the one with the least between its two clocks.
+func offset() int64 {
+	best, least := int64(0), int64(1<<62)
+	for range 3 {
+		var before, wall, after unix.Timespec
+		// These can't fail: the clocks exist and the pointers are good.
+		_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &before)
+		_ = unix.ClockGettime(unix.CLOCK_REALTIME, &wall)
+		_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &after)
+		if took := after.Nano() - before.Nano(); took < least {
+			best, least = wall.Nano()-before.Nano()-took/2, took
+		}
+	}
+	return best
+}

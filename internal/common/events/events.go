@@ -1,0 +1,127 @@
+// Package events takes records out of the ring buffer that bpf/headers/events.bpf.h
+// puts them into, and tells how many were lost, and why.
+package events
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/bits"
+	"os"
+	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/ringbuf"
+)
+
+// The names in events.bpf.h.
+const (
+	ringMap       = "events"
+	wakeupShift   = "ring_wakeup_shift"
+	shortestDrain = 10 * time.Millisecond
+	longestDrain  = 50 * time.Millisecond
+)
+
+// DefaultPages is the size of the ring buffer in pages of 4 KiB: 8 MiB.
+const DefaultPages = 2048
+
+// Configure sets the size of the ring buffer, in pages, in a spec that is not
+// loaded yet. The kernel takes powers of two only: pages is rounded up to one.
+func Configure(spec *ebpf.CollectionSpec, pages int) error {
+	if pages < 1 || pages > 1<<18 {
+		return fmt.Errorf("a ring buffer of %d pages can't be had: 1 to %d", pages, 1<<18)
+	}
+	size := uint32(os.Getpagesize()) << bits.Len(uint(pages-1))
+	spec.Maps[ringMap].MaxEntries = size
+	v := spec.Variables[wakeupShift]
+	if v == nil {
+		return fmt.Errorf("the object lacks the variable %s", wakeupShift)
+	}
+	// The reader is woken when another quarter is full.
+	return v.Set(uint8(bits.TrailingZeros32(size) - 2))
+}
+
+// Decode copies a record's head into e, a struct that bpf2go made of the C one
+// and that has the same layout, and gives what is behind it. It neither
+// allocates nor reflects: events come by the million.
+func Decode[T any](e *T, record []byte) (rest []byte, err error) {
+	size := int(unsafe.Sizeof(*e))
+	if len(record) < size {
+		return nil, fmt.Errorf("a record of %d bytes is shorter than its head of %d", len(record), size)
+	}
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(e)), size), record)
+	return record[size:], nil
+}
+
+// Reader reads the ring buffer.
+type Reader struct {
+	ring   *ringbuf.Reader
+	record ringbuf.Record
+}
+
+// NewReader opens the ring buffer of a loaded collection.
+func NewReader(coll *ebpf.Collection) (*Reader, error) {
+	ring, err := ringbuf.NewReader(coll.Maps[ringMap])
+	if err != nil {
+		return nil, fmt.Errorf("open the ring buffer: %w", err)
+	}
+	return &Reader{ring: ring}, nil
+}
+
+// Run hands every record to handle until ctx is done, in the ring's order. Each
+// time the ring is empty, at most 50 ms apart, it calls drained. The first error
+// of either ends it and is returned.
+func (r *Reader) Run(ctx context.Context, handle func(record []byte) error, drained func() error) error {
+	stop := context.AfterFunc(ctx, func() { _ = r.ring.Flush() })
+	defer stop()
+	// Records don't wake the reader, so it looks for itself: often while there
+	// is something to see, seldom while there is not.
+	wait := longestDrain
+	for ctx.Err() == nil {
+		r.ring.SetDeadline(time.Now().Add(wait))
+		n, err := r.read(handle)
+		if err != nil {
+			return err
+		}
+		if err := drained(); err != nil {
+			return err
+		}
+		wait = longestDrain
+		if n > 0 {
+			wait = shortestDrain
+		}
+	}
+	return nil
+}
+
+// Drain hands over what is left in the ring. Detach the programs before.
+func (r *Reader) Drain(handle func(record []byte) error) error {
+	if err := r.ring.Flush(); err != nil {
+		return fmt.Errorf("drain the ring buffer: %w", err)
+	}
+	_, err := r.read(handle)
+	return err
+}
+
+// read hands over records until the ring is empty and the deadline has passed or
+// a flush was asked for.
+func (r *Reader) read(handle func(record []byte) error) (n int, err error) {
+	for {
+		err := r.ring.ReadInto(&r.record)
+		switch {
+		case err == nil:
+			n++
+			if err := handle(r.record.RawSample); err != nil {
+				return n, err
+			}
+		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, ringbuf.ErrFlushed):
+			return n, nil
+		default:
+			return n, fmt.Errorf("read the ring buffer: %w", err)
+		}
+	}
+}
+
+// Close frees the reader.
+func (r *Reader) Close() error { return r.ring.Close() }

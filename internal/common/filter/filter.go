@@ -1,0 +1,293 @@
+// Package filter picks the tasks to trace, in the kernel: it is the other half of
+// bpf/headers/filter.bpf.h and follow.bpf.h.
+package filter
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"strconv"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/spf13/pflag"
+
+	"github.com/gobcc/gobcc/internal/common/attach"
+	"github.com/gobcc/gobcc/internal/common/manual"
+)
+
+// The names in filter.bpf.h.
+const (
+	pidsMap      = "pids"
+	cgroupsMap   = "cgroups"
+	cgroupMapMap = "cgroup_map"
+	mntnsMapMap  = "mntns_map"
+	commSize     = 16
+	maxCgroups   = 64
+)
+
+// Filter is what the user asked for. Flags that were not given filter nothing.
+type Filter struct {
+	PIDs      []uint32
+	Follow    bool // and what these processes start
+	tid       uint32
+	user      string
+	comm      string
+	cgroups   []string
+	cgroupMap string
+	mntnsMap  string
+
+	fs     *pflag.FlagSet
+	opened []*ebpf.Map // pinned maps
+	fds    []*os.File  // cgroups
+}
+
+// Flags defines the flags that every tool has: --cgroup, --cgroupmap, --mntnsmap
+// and --follow. The others have letters that differ from tool to tool.
+func Flags(fs *pflag.FlagSet) *Filter {
+	f := &Filter{fs: fs}
+	fs.StringArrayVar(&f.cgroups, "cgroup", nil, "only tasks in this cgroup v2 `PATH|ID` and below (repeatable)")
+	fs.StringVar(&f.cgroupMap, "cgroupmap", "", "only tasks whose cgroup is in this pinned BPF `MAP`")
+	fs.StringVar(&f.mntnsMap, "mntnsmap", "", "only tasks whose mount namespace is in this pinned BPF `MAP`")
+	fs.BoolVar(&f.Follow, "follow", false, "with a process picked, also all that it starts from now on")
+	manual.Place(fs, manual.Filters, "cgroup", "cgroupmap", "mntnsmap")
+	manual.Place(fs, manual.Following, "follow")
+	manual.Completes(fs, "cgroup", manual.Directory)
+	manual.Completes(fs, "cgroupmap", manual.File)
+	manual.Completes(fs, "mntnsmap", manual.File)
+	return f
+}
+
+// PIDFlag defines --pid with the tool's letter.
+func (f *Filter) PIDFlag(letter string) {
+	f.fs.VarP((*pidList)(&f.PIDs), "pid", letter, "only the processes `PID`[,PID...] (repeatable)")
+	manual.Completes(f.fs, "pid", manual.PID)
+}
+
+// TIDFlag defines --tid with the tool's letter.
+func (f *Filter) TIDFlag(letter string) {
+	f.fs.VarP((*pid)(&f.tid), "tid", letter, "only the thread `TID`")
+	manual.Completes(f.fs, "tid", manual.PID)
+}
+
+// UserFlag defines --uid with the tool's letter.
+func (f *Filter) UserFlag(letter string) {
+	f.fs.StringVarP(&f.user, "uid", letter, "", "only tasks of `USER`, by name or number")
+	manual.Completes(f.fs, "uid", manual.User)
+}
+
+// CommFlag defines --name with the tool's letter.
+func (f *Filter) CommFlag(letter string) {
+	f.fs.StringVarP(&f.comm, "name", letter, "", "only tasks whose comm has `TEXT` in it")
+}
+
+// TID is the thread asked for, or 0.
+func (f *Filter) TID() uint32 { return f.tid }
+
+// Hook is what follows processes, if that is asked for.
+func (f *Filter) Hook() attach.Hook {
+	return attach.Hook{
+		Name: "follow", Sees: "what the processes start",
+		Choices: []attach.Choice{{
+			Mode:     attach.Auto,
+			Programs: []string{"follow_fork", "follow_exit"},
+			Needs:    []string{"follow_fork", "follow_exit"},
+		}},
+	}
+}
+
+// Apply sets the filters in a spec that is not loaded yet, and gives the pinned
+// maps that take the place of its own. Errors name the flag at fault.
+func (f *Filter) Apply(spec *ebpf.CollectionSpec) (replace map[string]*ebpf.Map, err error) {
+	if f.Follow && len(f.PIDs) == 0 {
+		return nil, errors.New("--follow needs a process to follow: -p PID, or -- COMMAND")
+	}
+	for _, p := range f.PIDs {
+		if _, err := os.Stat("/proc/" + strconv.Itoa(int(p))); err != nil {
+			return nil, fmt.Errorf("--pid: there is no process %d", p)
+		}
+	}
+	if f.tid != 0 {
+		if _, err := os.Stat("/proc/" + strconv.Itoa(int(f.tid))); err != nil {
+			return nil, fmt.Errorf("--tid: there is no thread %d", f.tid)
+		}
+	}
+	set := setter{spec: spec}
+	set.value("filter_self", uint32(os.Getpid()))
+	set.value("filter_pids", len(f.PIDs) > 0)
+	set.value("filter_tid", f.tid)
+	if f.fs.Changed("uid") {
+		uid, err := lookupUser(f.user)
+		if err != nil {
+			return nil, err
+		}
+		set.value("filter_uid", true)
+		set.value("filter_uid_value", uid)
+	}
+	if f.fs.Changed("name") {
+		if err := f.applyComm(&set); err != nil {
+			return nil, err
+		}
+	}
+	if err := f.applyCgroups(&set); err != nil {
+		return nil, err
+	}
+	replace = map[string]*ebpf.Map{}
+	for _, pinned := range []struct{ flag, path, name, variable string }{
+		{"cgroupmap", f.cgroupMap, cgroupMapMap, "filter_cgroup_map"},
+		{"mntnsmap", f.mntnsMap, mntnsMapMap, "filter_mntns_map"},
+	} {
+		if !f.fs.Changed(pinned.flag) {
+			continue
+		}
+		m, err := openPinned(pinned.path, spec.Maps[pinned.name])
+		if err != nil {
+			return nil, fmt.Errorf("--%s: %w", pinned.flag, err)
+		}
+		f.opened = append(f.opened, m)
+		replace[pinned.name] = m
+		set.value(pinned.variable, true)
+	}
+	return replace, set.err
+}
+
+// Fill puts the processes and cgroups into the maps of a loaded collection.
+func (f *Filter) Fill(coll *ebpf.Collection) error {
+	for _, p := range f.PIDs {
+		if err := coll.Maps[pidsMap].Update(p, uint8(1), ebpf.UpdateAny); err != nil {
+			return fmt.Errorf("pick process %d: %w", p, err)
+		}
+	}
+	for i, dir := range f.fds {
+		if err := coll.Maps[cgroupsMap].Update(uint32(i), uint32(dir.Fd()), ebpf.UpdateAny); err != nil {
+			return fmt.Errorf("pick cgroup %s: %w", f.cgroups[i], err)
+		}
+	}
+	return nil
+}
+
+// Close gives back what Apply opened.
+func (f *Filter) Close() {
+	for _, m := range f.opened {
+		m.Close()
+	}
+	for _, d := range f.fds {
+		d.Close()
+	}
+}
+
+func (f *Filter) applyComm(set *setter) error {
+	if f.comm == "" {
+		return errors.New("--name: an empty text is in every name")
+	}
+	if len(f.comm) >= commSize {
+		return fmt.Errorf("--name: %q is longer than the %d bytes that the kernel keeps of a name", f.comm, commSize-1)
+	}
+	var text, mask [commSize]uint8
+	copy(text[:], f.comm)
+	for i := range f.comm {
+		mask[i] = 0xff
+	}
+	set.value("filter_comm", true)
+	set.value("filter_comm_text", text)
+	set.value("filter_comm_mask", mask)
+	return nil
+}
+
+func (f *Filter) applyCgroups(set *setter) error {
+	if len(f.cgroups) > maxCgroups {
+		return fmt.Errorf("--cgroup: at most %d cgroups", maxCgroups)
+	}
+	for _, name := range f.cgroups {
+		dir, err := openCgroup(name)
+		if err != nil {
+			return fmt.Errorf("--cgroup: %w", err)
+		}
+		f.fds = append(f.fds, dir)
+	}
+	set.value("filter_cgroups", uint32(len(f.cgroups)))
+	return nil
+}
+
+// openPinned opens a pinned map that is to stand in for spec, and makes spec fit
+// it where it may differ: BCC's users make these maps with any size.
+func openPinned(path string, spec *ebpf.MapSpec) (*ebpf.Map, error) {
+	m, err := ebpf.LoadPinnedMap(path, &ebpf.LoadPinOptions{ReadOnly: false})
+	if err != nil {
+		return nil, fmt.Errorf("open the pinned map %s: %w", path, err)
+	}
+	if m.Type() != spec.Type || m.KeySize() != spec.KeySize || m.ValueSize() != spec.ValueSize {
+		defer m.Close()
+		return nil, fmt.Errorf("%s is a %v of %d-byte keys and %d-byte values, not a %v of %d and %d",
+			path, m.Type(), m.KeySize(), m.ValueSize(), spec.Type, spec.KeySize, spec.ValueSize)
+	}
+	spec.MaxEntries, spec.Flags = m.MaxEntries(), m.Flags()
+	return m, nil
+}
+
+// lookupUser gives the number of a user named by name or number.
+func lookupUser(name string) (uint32, error) {
+	if n, err := strconv.ParseUint(name, 10, 32); err == nil {
+		return uint32(n), nil
+	}
+	u, err := user.Lookup(name)
+	if err != nil {
+		return 0, fmt.Errorf("--uid: there is no user %q", name)
+	}
+	n, err := strconv.ParseUint(u.Uid, 10, 32)
+	if err != nil {
+		return 0, fmt.Errorf("--uid: user %q has the number %q", name, u.Uid)
+	}
+	return uint32(n), nil
+}
+
+// setter sets constants and keeps the first error.
+type setter struct {
+	spec *ebpf.CollectionSpec
+	err  error
+}
+
+func (s *setter) value(name string, v any) {
+	if s.err != nil {
+		return
+	}
+	variable := s.spec.Variables[name]
+	if variable == nil {
+		s.err = fmt.Errorf("the object lacks the variable %s", name)
+		return
+	}
+	if err := variable.Set(v); err != nil {
+		s.err = fmt.Errorf("set %s: %w", name, err)
+	}
+}
+
+// pid is a flag value: a number above 0.
+type pid uint32
+
+func (p *pid) String() string { return "" }
+func (p *pid) Type() string   { return "int" }
+func (p *pid) Set(s string) error {
+	n, err := strconv.ParseUint(s, 10, 31)
+	if err != nil || n == 0 {
+		return fmt.Errorf("%q is not a process or thread id", s)
+	}
+	*p = pid(n)
+	return nil
+}
+
+// pidList is a flag value: several of them.
+type pidList []uint32
+
+func (l *pidList) String() string { return "" }
+func (l *pidList) Type() string   { return "ints" }
+func (l *pidList) Set(s string) error {
+	for one := range strings.SplitSeq(s, ",") {
+		var p pid
+		if err := p.Set(strings.TrimSpace(one)); err != nil {
+			return err
+		}
+		*l = append(*l, uint32(p))
+	}
+	return nil
+}

@@ -1,0 +1,398 @@
+// Package trace is the run of a tool that streams events: from its flags to its
+// totals. A tool brings its object, its hooks and a function that writes a row.
+package trace
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+
+	"github.com/gobcc/gobcc/internal/common/attach"
+	"github.com/gobcc/gobcc/internal/common/cli"
+	"github.com/gobcc/gobcc/internal/common/clock"
+	"github.com/gobcc/gobcc/internal/common/command"
+	"github.com/gobcc/gobcc/internal/common/events"
+	"github.com/gobcc/gobcc/internal/common/filter"
+	"github.com/gobcc/gobcc/internal/common/manual"
+	"github.com/gobcc/gobcc/internal/common/output"
+	"github.com/gobcc/gobcc/internal/common/scratch"
+)
+
+// readyFD is an environment variable that names a file descriptor. A byte is
+// written to it when everything is attached, for whoever must not miss anything.
+const readyFD = "GOBCC_READY_FD"
+
+// lossInterval is how often a run looks for lost events.
+const lossInterval = time.Second
+
+// Options are the flags that all tools have.
+type Options struct {
+	Filter *filter.Filter
+	JSON   bool
+	// Duration ends the run; 0 is never. Tools define the flag for it.
+	Duration time.Duration
+
+	attach    string
+	btf       string
+	verbose   bool
+	stats     bool
+	preflight bool
+	pages     int
+	runAs     string
+}
+
+// Flags defines the flags that all tools have. Call it after defining the tool's
+// own, so that those come first in its manual.
+func Flags(fs *pflag.FlagSet) *Options {
+	o := &Options{Filter: filter.Flags(fs)}
+	fs.StringVar(&o.runAs, "run-as", "", "start the command as `USER`, by name or number")
+	fs.BoolVar(&o.JSON, "json", false, "write JSON Lines: an object an event, and objects that count losses")
+	fs.IntVarP(&o.pages, "buffer-pages", "b", events.DefaultPages, "size of the ring buffer in `PAGES` of 4 KiB, rounded up to a power of 2")
+	fs.StringVar(&o.attach, "attach", string(attach.Auto), "hook in by `MODE`: fentry, kprobe or tracepoint; auto takes the first of them that works")
+	fs.StringVar(&o.btf, "btf", "", "take the kernel's types from `FILE`, for kernels built without BTF")
+	fs.BoolVar(&o.preflight, "preflight", false, "say what would work here and what would not be seen, and end")
+	fs.BoolVar(&o.stats, "stats", false, "say at the end what the tool itself cost")
+	fs.BoolVarP(&o.verbose, "verbose", "v", false, "say which mode each hook got, and why not a better one")
+	manual.Place(fs, manual.Following, "run-as")
+	manual.Place(fs, manual.Output, "json", "buffer-pages")
+	manual.Place(fs, manual.Attaching, "attach", "btf")
+	manual.Place(fs, manual.Diagnosis, "preflight", "stats", "verbose")
+	manual.Values(fs, "attach", string(attach.Auto), string(attach.Fentry), string(attach.Kprobe), string(attach.Tracepoint))
+	manual.Completes(fs, "btf", manual.File)
+	manual.Completes(fs, "run-as", manual.User)
+	return o
+}
+
+// Tool is what a tool brings to its run.
+type Tool struct {
+	Spec  *ebpf.CollectionSpec
+	Hooks []attach.Hook
+	// Prepare is called with the kernel's types before anything is loaded.
+	Prepare func(*attach.Kernel) error
+	Command []string // started and followed, if there is one
+	Header  string   // printed before the first row, unless JSON is asked for
+	// Handle writes what belongs to a record of the ring buffer.
+	Handle func(r *Run, record []byte) error
+	// Finish writes what is to come at the end; may be nil.
+	Finish func(r *Run) error
+}
+
+// Run is a tool at work.
+type Run struct {
+	Out   *output.Writer
+	Wall  clock.Wall
+	Shown uint64 // rows; the tool counts them
+
+	env      *cli.Env
+	opts     *Options
+	tool     *Tool
+	set      *attach.Set
+	reader   *events.Reader
+	losses   *events.Losses
+	lossTime time.Time
+	lossSaid uint64
+	stats    *statistics
+}
+
+// Run runs a tool until ctx is done, the duration is over or its command has
+// ended.
+func (o *Options) Run(ctx context.Context, env *cli.Env, tool Tool) error {
+	if err := o.check(&tool); err != nil {
+		return err
+	}
+	if o.preflight {
+		return o.runPreflight(env, &tool)
+	}
+	r := &Run{Out: output.NewWriter(env.Stdout), env: env, opts: o, tool: &tool}
+	cmd, err := o.startCommand(&tool)
+	if err != nil {
+		return err
+	}
+	if cmd != nil {
+		defer cmd.Close()
+	}
+	defer o.Filter.Close()
+	if err := r.open(); err != nil {
+		return err
+	}
+	defer r.close()
+	if err := r.begin(); err != nil {
+		return err
+	}
+	status, err := r.loop(ctx, cmd)
+	if err != nil {
+		return err
+	}
+	if err := r.end(); err != nil {
+		return err
+	}
+	if status != 0 {
+		return cli.Status(status)
+	}
+	return nil
+}
+
+func (o *Options) check(tool *Tool) error {
+	switch attach.Mode(o.attach) {
+	case attach.Auto, attach.Fentry, attach.Kprobe, attach.Tracepoint:
+	default:
+		return cli.BadUse("--attach: there is no mode %q: auto, fentry, kprobe or tracepoint", o.attach)
+	}
+	if err := events.Configure(tool.Spec, o.pages); err != nil {
+		return cli.BadUse("--buffer-pages: %w", err)
+	}
+	if o.runAs != "" && len(tool.Command) == 0 {
+		return cli.BadUse("--run-as needs a command to run: -- COMMAND")
+	}
+	if len(tool.Command) > 0 && len(o.Filter.PIDs) > 0 {
+		return cli.BadUse("-p and a command exclude each other")
+	}
+	return nil
+}
+
+// startCommand makes the process that will be the command. It waits until all is
+// attached, so that nothing it does is missed.
+func (o *Options) startCommand(tool *Tool) (*command.Command, error) {
+	if len(tool.Command) == 0 {
+		return nil, nil
+	}
+	cmd, err := command.Start(tool.Command, command.Options{RunAs: o.runAs})
+	if err != nil {
+		return nil, err
+	}
+	o.Filter.PIDs, o.Filter.Follow = []uint32{uint32(cmd.Pid())}, true
+	return cmd, nil
+}
+
+// open loads the programs and attaches them.
+func (r *Run) open() error {
+	spec, hooks := r.tool.Spec, r.tool.Hooks
+	replace, err := r.opts.Filter.Apply(spec)
+	if err != nil {
+		return &cli.Usage{Err: err}
+	}
+	if r.losses, err = events.NewLosses(spec); err != nil {
+		return err
+	}
+	kernel, err := attach.Open(r.opts.btf)
+	if err != nil {
+		return err
+	}
+	if r.tool.Prepare != nil {
+		if err := r.tool.Prepare(kernel); err != nil {
+			return err
+		}
+	}
+	if r.opts.Filter.Follow {
+		hooks = append([]attach.Hook{r.opts.Filter.Hook()}, hooks...)
+	}
+	if r.opts.stats {
+		if r.stats, err = startStatistics(); err != nil {
+			return err
+		}
+	}
+	r.set, err = kernel.Open(spec, hooks, attach.Options{
+		Mode: attach.Mode(r.opts.attach),
+		Maps: replace,
+		Ready: func(coll *ebpf.Collection) error {
+			return errors.Join(r.opts.Filter.Fill(coll), scratch.Fill(coll))
+		},
+	})
+	if err != nil {
+		r.close()
+		return err
+	}
+	r.losses.Open(r.set.Collection, r.set.Missed)
+	if r.reader, err = events.NewReader(r.set.Collection); err != nil {
+		r.close()
+		return err
+	}
+	return nil
+}
+
+// begin says what can't be seen and prints the header: from then on nothing is
+// missed.
+func (r *Run) begin() error {
+	// The kernel's types and the object are of no further use.
+	r.tool.Spec = nil
+	debug.FreeOSMemory()
+	if r.opts.verbose {
+		r.explain(r.env.Stderr)
+	}
+	for _, res := range r.set.Results {
+		for _, b := range res.Blind {
+			fmt.Fprintf(r.env.Stderr, "%s: not seen here: %s\n", r.env.Name, b)
+		}
+	}
+	if !r.opts.JSON && r.tool.Header != "" {
+		if _, err := io.WriteString(r.Out, r.tool.Header+"\n"); err != nil {
+			return err
+		}
+		if err := r.Out.Flush(); err != nil {
+			return err
+		}
+	}
+	return tellReady()
+}
+
+// tellReady writes to the descriptor that readyFD names, if there is one.
+func tellReady() error {
+	name, ok := os.LookupEnv(readyFD)
+	if !ok {
+		return nil
+	}
+	fd, err := strconv.ParseUint(name, 10, 31)
+	if err != nil {
+		return fmt.Errorf("%s: %q is not a file descriptor", readyFD, name)
+	}
+	f := os.NewFile(uintptr(fd), readyFD)
+	_, err = f.Write([]byte{'\n'})
+	return errors.Join(err, f.Close())
+}
+
+// loop hands records to the tool until the run is to end, and gives the exit
+// status of the command.
+func (r *Run) loop(ctx context.Context, cmd *command.Command) (status int, err error) {
+	running, stop := context.WithCancel(ctx)
+	if cmd != nil {
+		// A command that is interrupted is traced to its end.
+		running, stop = context.WithCancel(context.WithoutCancel(ctx))
+	}
+	defer stop()
+	if r.opts.Duration > 0 {
+		var cancel context.CancelFunc
+		running, cancel = context.WithTimeout(running, r.opts.Duration)
+		defer cancel()
+	}
+	ended := make(chan error, 1)
+	if cmd != nil {
+		if err := cmd.Release(); err != nil {
+			return 0, err
+		}
+		go func() {
+			var err error
+			status, err = cmd.Wait()
+			ended <- err
+			stop()
+		}()
+		defer context.AfterFunc(ctx, func() { pass(ctx, cmd) })()
+	}
+	if err := r.reader.Run(running, r.handle, r.drained); err != nil {
+		return 0, err
+	}
+	r.set.Detach()
+	if err := r.reader.Drain(r.handle); err != nil {
+		return 0, err
+	}
+	if cmd != nil {
+		if err := <-ended; err != nil {
+			return 0, fmt.Errorf("wait for the command: %w", err)
+		}
+	}
+	return status, nil
+}
+
+// pass passes the signal that ended ctx on to the command. A terminal sends its
+// ^C to both already.
+func pass(ctx context.Context, cmd *command.Command) {
+	var i *cli.Interrupted
+	if !errors.As(context.Cause(ctx), &i) || i.Signal == os.Interrupt && inForeground() {
+		return
+	}
+	_ = cmd.Signal(i.Signal) // it may have ended just now
+}
+
+// inForeground reports whether this process gets the terminal's signals.
+func inForeground() bool {
+	tty, err := os.Open("/dev/tty")
+	if err != nil {
+		return false
+	}
+	defer tty.Close()
+	group, err := unix.IoctlGetInt(int(tty.Fd()), unix.TIOCGPGRP)
+	return err == nil && group == unix.Getpgrp()
+}
+
+func (r *Run) handle(record []byte) error { return r.tool.Handle(r, record) }
+
+// drained is called each time the ring buffer is empty.
+func (r *Run) drained() error {
+	r.Wall.Refresh()
+	if now := time.Now(); now.Sub(r.lossTime) >= lossInterval {
+		r.lossTime = now
+		if err := r.sayLosses(); err != nil {
+			return err
+		}
+	}
+	return r.Out.Flush()
+}
+
+// sayLosses reports lost events if there are more than when last said.
+func (r *Run) sayLosses() error {
+	losses, err := r.losses.Read()
+	if err != nil {
+		return err
+	}
+	total := events.Total(losses)
+	if total == r.lossSaid {
+		return nil
+	}
+	r.lossSaid = total
+	fmt.Fprintf(r.env.Stderr, "%s: %s\n", r.env.Name, events.Describe(losses))
+	if !r.opts.JSON {
+		return nil
+	}
+	o := output.Begin(r.Out.Row())
+	o.Time("time", time.Now().UnixNano())
+	o.String("kind", "lost")
+	o.Uint("lost", total)
+	o.Object("causes")
+	for _, l := range losses {
+		o.Uint(l.Cause, l.Count)
+	}
+	o.Close()
+	return r.Out.EndRow(o.End())
+}
+
+// end writes what comes last. All hooks are off by now, and the ring is empty.
+func (r *Run) end() error {
+	if r.tool.Finish != nil {
+		if err := r.tool.Finish(r); err != nil {
+			return err
+		}
+	}
+	if err := r.sayLosses(); err != nil {
+		return err
+	}
+	if err := r.Out.Flush(); err != nil {
+		return err
+	}
+	if r.stats != nil {
+		return r.stats.report(r)
+	}
+	return nil
+}
+
+func (r *Run) close() {
+	if r.stats != nil {
+		r.stats.stop()
+	}
+	if r.reader != nil {
+		_ = r.reader.Close()
+	}
+	if r.set != nil {
+		r.set.Close()
+	}
+}
+
+// Say prints a remark to standard error.
+func (r *Run) Say(text string) { fmt.Fprintf(r.env.Stderr, "%s: %s\n", r.env.Name, text) }
