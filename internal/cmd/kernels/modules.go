@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -157,9 +158,9 @@ func parseBuiltin(r io.Reader) (map[string]bool, error) {
 func readModule(ctx context.Context, path string) ([]byte, error) {
 	switch filepath.Ext(path) {
 	case ".xz":
-		return command(ctx, "xz", "-dc", path)
+		return decompress(ctx, path, "xz", "xz-utils")
 	case ".zst":
-		return command(ctx, "zstd", "-qdc", path)
+		return decompress(ctx, path, "zstd", "zstd")
 	case ".gz":
 		f, err := os.Open(path)
 		if err != nil {
@@ -173,6 +174,15 @@ func readModule(ctx context.Context, path string) ([]byte, error) {
 		return io.ReadAll(z)
 	}
 	return os.ReadFile(path)
+}
+
+// decompress has a program, of the Debian package named, decompress a file.
+func decompress(ctx context.Context, path, program, pkg string) ([]byte, error) {
+	data, err := command(ctx, program, "-qdc", path)
+	if errors.Is(err, exec.ErrNotFound) {
+		return nil, fmt.Errorf("decompress %s: %s is missing: install it (on Debian and Ubuntu: apt-get install %s)", path, program, pkg)
+	}
+	return data, err
 }
 
 // moduleDepends returns the names of the modules that a module needs.

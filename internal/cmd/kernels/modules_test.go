@@ -138,3 +138,11 @@ func TestReadModule(t *testing.T) {
 		})
 	}
 }
+
+func TestReadModuleWithoutProgram(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	_, err := readModule(t.Context(), "a.ko.xz")
+	if err == nil || !strings.Contains(err.Error(), "apt-get install xz-utils") {
+		t.Errorf("got %v, want an error that says what to install", err)
+	}
+}

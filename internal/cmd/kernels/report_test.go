@@ -85,6 +85,8 @@ func TestReportVerdict(t *testing.T) {
 		{"same skip on another kernel", []kernelRun{on("6.12", pass, fentrySkip("p"))}, false, true},
 		{"another skip on that kernel", []kernelRun{on("6.1-arm64", pass, result{Test: "TestKernelOpens/kprobe", Verdict: skipped, Output: "no fentry"})}, false, true},
 		{"another reason", []kernelRun{on("6.1-arm64", pass, result{Test: "TestKernelOpens/fentry", Verdict: skipped, Output: "not root"})}, false, true},
+		{"a call that arm64 lacks", []kernelRun{on("6.12-arm64", pass, result{Test: "TestKernelA/int80_open", Verdict: skipped, Output: "no int80 open on this machine"})}, true, true},
+		{"a call that amd64 has", []kernelRun{on("6.12", pass, result{Test: "TestKernelA/int80_open", Verdict: skipped, Output: "no int80 open on this machine"})}, false, true},
 		{"a kernel is missing", []kernelRun{on("6.1", pass), {Missing: missing}}, true, true},
 		{"a kernel that must be is missing", []kernelRun{on("6.1", pass), {Missing: missing, MissingFails: true}}, false, false},
 	} {
