@@ -197,6 +197,24 @@ struct io_open {
 	struct open_how how;
 };
 
+/* Since 7.0 a request keeps its name in a struct of its own. */
+struct delayed_filename {
+	struct filename *__incomplete_filename;
+};
+
+struct io_open___delayed {
+	struct delayed_filename filename;
+};
+
+struct io_uring_sqe {
+	u8 opcode;
+	s32 fd;
+	u64 off;
+	u64 addr;
+	u32 len;
+	u32 open_flags;
+};
+
 struct io_uring_cqe {
 	__s32 res;
 };

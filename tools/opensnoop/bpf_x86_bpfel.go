@@ -136,6 +136,8 @@ const (
 	bpfProgSysExitTp             = "sys_exit_tp"
 	bpfProgUringCompleteRaw      = "uring_complete_raw"
 	bpfProgUringCompleteTp       = "uring_complete_tp"
+	bpfProgUringFailedRaw        = "uring_failed_raw"
+	bpfProgUringFailedTp         = "uring_failed_tp"
 	bpfProgUringSubmitOldRaw     = "uring_submit_old_raw"
 	bpfProgUringSubmitOldTp      = "uring_submit_old_tp"
 	bpfProgUringSubmitRaw        = "uring_submit_raw"
@@ -261,6 +263,8 @@ type bpfProgramSpecs struct {
 	SysExitTp          *ebpf.ProgramSpec `ebpf:"sys_exit_tp"`
 	UringCompleteRaw   *ebpf.ProgramSpec `ebpf:"uring_complete_raw"`
 	UringCompleteTp    *ebpf.ProgramSpec `ebpf:"uring_complete_tp"`
+	UringFailedRaw     *ebpf.ProgramSpec `ebpf:"uring_failed_raw"`
+	UringFailedTp      *ebpf.ProgramSpec `ebpf:"uring_failed_tp"`
 	UringSubmitOldRaw  *ebpf.ProgramSpec `ebpf:"uring_submit_old_raw"`
 	UringSubmitOldTp   *ebpf.ProgramSpec `ebpf:"uring_submit_old_tp"`
 	UringSubmitRaw     *ebpf.ProgramSpec `ebpf:"uring_submit_raw"`
@@ -450,6 +454,8 @@ type bpfPrograms struct {
 	SysExitTp          *ebpf.Program `ebpf:"sys_exit_tp"`
 	UringCompleteRaw   *ebpf.Program `ebpf:"uring_complete_raw"`
 	UringCompleteTp    *ebpf.Program `ebpf:"uring_complete_tp"`
+	UringFailedRaw     *ebpf.Program `ebpf:"uring_failed_raw"`
+	UringFailedTp      *ebpf.Program `ebpf:"uring_failed_tp"`
 	UringSubmitOldRaw  *ebpf.Program `ebpf:"uring_submit_old_raw"`
 	UringSubmitOldTp   *ebpf.Program `ebpf:"uring_submit_old_tp"`
 	UringSubmitRaw     *ebpf.Program `ebpf:"uring_submit_raw"`
@@ -508,6 +514,8 @@ func (p *bpfPrograms) Close() error {
 		p.SysExitTp,
 		p.UringCompleteRaw,
 		p.UringCompleteTp,
+		p.UringFailedRaw,
+		p.UringFailedTp,
 		p.UringSubmitOldRaw,
 		p.UringSubmitOldTp,
 		p.UringSubmitRaw,

@@ -51,29 +51,41 @@ func run(ctx context.Context, env *cli.Env) error {
 // hooks are the ways to see an open. Its beginning is of interest only if it is
 // to be timed.
 func hooks(timed bool) []attach.Hook {
-	calls := []string{"openat", "openat2", "open", "creat", "handle", "openat32", "open32", "handle32"}
+	const seccomp = "opens that a seccomp filter refuses before they begin"
+	calls := []string{"openat", "openat2", "open", "creat", "openat32", "open32"}
 	if runtime.GOARCH == "amd64" { // elsewhere a 64-bit program's functions serve for these
 		calls = append(calls, "openat2_32", "creat32")
 	}
-	const seccomp = "opens that a seccomp filter refuses before they begin"
-	fentry := attach.Choose(attach.Fentry, calls, "fexit")
-	tracepoint := attach.Choice{Mode: attach.Tracepoint, Programs: []string{"sys_exit"}, Needs: []string{"sys_exit"}}
+	handles := []string{"handle", "handle32"}
+	fentry := []string{"fexit"}
+	kprobe := []string{"kretprobe", "kprobe"}
+	tracepoint := []string{"sys_exit"}
 	if timed {
-		fentry = attach.Choose(attach.Fentry, calls, "fexit", "fentry")
-		tracepoint.Programs = append(tracepoint.Programs, "sys_enter")
-		tracepoint.Needs = tracepoint.Programs
+		fentry = append(fentry, "fentry")
+		tracepoint = append(tracepoint, "sys_enter")
 	}
-	kprobe := attach.Choose(attach.Kprobe, calls, "kretprobe", "kprobe")
-	fentry.Blind = []string{seccomp}
-	kprobe.Blind = []string{seccomp}
 	uring := func(submit string) attach.Choice {
-		programs := []string{"uring_complete", submit}
-		return attach.Choice{Mode: attach.Auto, Programs: programs, Needs: programs}
+		needs := []string{"uring_complete", submit}
+		return attach.Choice{Mode: attach.Auto, Programs: append(needs, "uring_failed"), Needs: needs}
 	}
 	return []attach.Hook{
 		{
 			Name: "syscalls", Sees: "files opened by system calls",
-			Choices: []attach.Choice{fentry, kprobe, tracepoint},
+			Choices: []attach.Choice{
+				attach.Choose(attach.Fentry, calls, fentry...).Without(seccomp),
+				attach.Choose(attach.Kprobe, calls, kprobe...).Without(seccomp),
+				{Mode: attach.Tracepoint, Programs: tracepoint, Needs: tracepoint},
+			},
+		},
+		{
+			// Apart from the others, since some kernels have its function twice in
+			// their types, which fentry can't take (Debian's 6.1).
+			Name: "handles", Sees: "files opened by open_by_handle_at()", Optional: true,
+			Unless: attach.Tracepoint,
+			Choices: []attach.Choice{
+				attach.Choose(attach.Fentry, handles, fentry...),
+				attach.Choose(attach.Kprobe, handles, kprobe...),
+			},
 		},
 		{
 			Name: "io_uring", Sees: "files opened through io_uring", Optional: true,

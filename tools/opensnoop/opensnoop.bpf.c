@@ -21,7 +21,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define PF_IO_WORKER 0x10
 
 /* A path up to this long, with its NUL, takes the short way: from the BPF stack into the ring. */
-#define SHORT_PATH 192
+#define SHORT_PATH 112
 
 /* How a file was opened. */
 enum via {
@@ -93,6 +93,7 @@ const volatile struct {
 	void (*sys_exit)(struct pt_regs *, long);
 	void (*io_uring_submit_req)(struct io_kiocb *);
 	void (*io_uring_submit_sqe)(struct io_kiocb *);
+	void (*io_uring_req_failed)(const struct io_uring_sqe *, struct io_kiocb *, int);
 } prototypes;
 
 /* A call that has begun. */
@@ -559,13 +560,26 @@ int BPF_PROG(sys_exit_raw, struct pt_regs *regs, long ret)
  * io_uring: a request begins in the task that asked for it, or in the ring's own thread, and ends
  * anywhere. By its end the path is gone, so it is sent at its beginning, and user space joins the two.
  */
+static __always_inline __u8 via_of_opcode(__u8 opcode)
+{
+	/* io_uring's user API: IORING_OP_OPENAT and IORING_OP_OPENAT2. */
+	return opcode == 18 ? VIA_URING_OPENAT : opcode == 28 ? VIA_URING_OPENAT2 : VIA_NONE;
+}
+
 static __always_inline bool opens(const struct io_kiocb *req, __u8 *via)
 {
-	__u8 opcode = BPF_CORE_READ(req, opcode);
-
-	/* io_uring's user API: IORING_OP_OPENAT and IORING_OP_OPENAT2. */
-	*via = opcode == 18 ? VIA_URING_OPENAT : opcode == 28 ? VIA_URING_OPENAT2 : VIA_NONE;
+	*via = via_of_opcode(BPF_CORE_READ(req, opcode));
 	return *via != VIA_NONE;
+}
+
+/* The name that a request is to open: in kernel memory, for it was read when the request was made. */
+static __always_inline const char *name_of(struct io_open *open)
+{
+	struct io_open___delayed *delayed = (void *)open;
+
+	if (bpf_core_field_exists(delayed->filename.__incomplete_filename))
+		return BPF_CORE_READ(delayed, filename.__incomplete_filename, name);
+	return BPF_CORE_READ(open, filename, name);
 }
 
 /* A worker of io_uring is named for its work; the process's name is its leader's. */
@@ -587,7 +601,7 @@ static __always_inline int request_begins(struct io_kiocb *req)
 
 	if (!opens(req, &c.via) || !task_wanted())
 		return 0;
-	c.path = BPF_CORE_READ(open, filename, name);
+	c.path = name_of(open);
 	c.kernel_path = 1;
 	c.dirfd = BPF_CORE_READ(open, dfd);
 	c.flags = BPF_CORE_READ(open, how.flags);
@@ -611,6 +625,37 @@ static __always_inline int request_begins(struct io_kiocb *req)
 	r.e.marks |= MARK_SUBMITTED;
 	if (send(&r, &c)) /* without its beginning, its end says nothing */
 		bpf_map_delete_elem(&requests, &key);
+	return 0;
+}
+
+/* A request that could not even begin: its path was empty, too long or unreadable. */
+static __always_inline int request_fails(const struct io_uring_sqe *sqe, __s32 error)
+{
+	struct short_record r;
+	struct call c = {};
+	struct open_how how = {};
+
+	c.via = via_of_opcode(BPF_CORE_READ(sqe, opcode));
+	if (!c.via || !task_wanted() || filter_latency_ns)
+		return 0;
+	c.path = (void *)BPF_CORE_READ(sqe, addr);
+	c.dirfd = BPF_CORE_READ(sqe, fd);
+	if (c.via == VIA_URING_OPENAT2) {
+		bpf_probe_read_user(&how, sizeof(how), (void *)BPF_CORE_READ(sqe, off));
+		c.flags = how.flags;
+		c.mode = how.mode;
+	} else {
+		c.flags = BPF_CORE_READ(sqe, open_flags);
+		c.mode = BPF_CORE_READ(sqe, len);
+	}
+	if (!flags_wanted(c.flags))
+		return 0;
+	r.e.ret = error;
+	r.e.latency_ns = 0;
+	r.e.request = 0;
+	describe(&r.e, &c);
+	describe_worker(&r.e);
+	send(&r, &c);
 	return 0;
 }
 
@@ -684,4 +729,16 @@ SEC("raw_tp/io_uring_complete")
 int uring_complete_raw(unsigned long long *ctx)
 {
 	return uring_completes(ctx);
+}
+
+SEC("tp_btf/io_uring_req_failed")
+int BPF_PROG(uring_failed_tp, const struct io_uring_sqe *sqe, struct io_kiocb *req, int error)
+{
+	return request_fails(sqe, error);
+}
+
+SEC("raw_tp/io_uring_req_failed")
+int BPF_PROG(uring_failed_raw, const struct io_uring_sqe *sqe, struct io_kiocb *req, int error)
+{
+	return request_fails(sqe, error);
 }

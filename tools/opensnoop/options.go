@@ -124,7 +124,7 @@ func (o *options) kernelPrefix() (text [shortPath]uint8, n int) {
 
 // shortPath is SHORT_PATH in opensnoop.bpf.c; setting the constant fails if they
 // differ.
-const shortPath = 192
+const shortPath = 112
 
 // matches reports whether a path passes --path and --path-prefix.
 func (o *options) matches(path []byte) bool {

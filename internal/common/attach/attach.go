@@ -17,6 +17,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/rlimit"
 
 	"github.com/gobcc/gobcc/internal/common/diagnose"
 )
@@ -41,7 +42,9 @@ type Hook struct {
 	Name     string // "syscalls"
 	Sees     string // what stays hidden without it: "files opened through io_uring"
 	Optional bool   // the tool goes on without it, and says so
-	Choices  []Choice
+	// Unless is a mode of the hook before it that makes this one superfluous.
+	Unless  Mode
+	Choices []Choice
 }
 
 // Choice is one way to see what a Hook sees.
@@ -68,6 +71,12 @@ func Choose(mode Mode, hooks []string, kinds ...string) Choice {
 			}
 		}
 	}
+	return c
+}
+
+// Without adds what this way can't show.
+func (c Choice) Without(blind ...string) Choice {
+	c.Blind = append(c.Blind, blind...)
 	return c
 }
 
@@ -113,6 +122,9 @@ func (k *Kernel) Open(spec *ebpf.CollectionSpec, hooks []Hook, opts Options) (*S
 		return nil, err
 	}
 	prune(spec, results)
+	// Up to 5.10 BPF memory counts against a limit that is 64 KiB by default. If
+	// it can't be lifted, loading fails, and that is where it is explained.
+	_ = rlimit.RemoveMemlock()
 	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
 		MapReplacements: opts.Maps,
 		Cache:           k.cache,
@@ -139,6 +151,9 @@ func (k *Kernel) Open(spec *ebpf.CollectionSpec, hooks []Hook, opts Options) (*S
 func (k *Kernel) Plan(spec *ebpf.CollectionSpec, hooks []Hook, mode Mode) ([]Result, error) {
 	var results []Result
 	for i := range hooks {
+		if len(results) > 0 && hooks[i].Unless != "" && hooks[i].Unless == results[len(results)-1].Mode {
+			continue
+		}
 		r := k.plan(spec, &hooks[i], mode)
 		if r.Mode == "" && !r.Hook.Optional {
 			return nil, refusal(&r, mode)
@@ -318,15 +333,21 @@ func (s *Set) Detach() {
 }
 
 // Missed is how many times the kernel did not run a program because it was
-// running already on that CPU (since 5.12; before, it does not tell).
-func (s *Set) Missed() uint64 {
-	var n uint64
-	for _, p := range s.Programs {
-		if stats, err := p.Stats(); err == nil {
-			n += stats.RecursionMisses
+// running already on that CPU: some task was preempted in it (since 5.12; before,
+// the kernel does not tell). A program on the end of a function then missed an
+// event for certain; one on a tracepoint may have had nothing to do.
+func (s *Set) Missed() (certain, possible uint64) {
+	for name, p := range s.Programs {
+		stats, err := p.Stats()
+		switch {
+		case err != nil:
+		case strings.HasSuffix(name, "_fexit"), strings.HasSuffix(name, "_kretprobe"):
+			certain += stats.RecursionMisses
+		case strings.HasSuffix(name, "_tp"), strings.HasSuffix(name, "_raw"):
+			possible += stats.RecursionMisses
 		}
 	}
-	return n
+	return certain, possible
 }
 
 // Close detaches and frees everything.

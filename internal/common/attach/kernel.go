@@ -118,26 +118,50 @@ func (k *Kernel) check(spec *ebpf.CollectionSpec, p *ebpf.ProgramSpec) error {
 	if kindOfProgram(p) == diagnose.Fentry && !k.native {
 		return diagnose.Explain("load fentry programs", diagnose.BTF, errors.New("this kernel has no types of its own"))
 	}
-	var fn *btf.Func
-	switch err := k.types.TypeByName(p.AttachTo, &fn); {
-	case errors.Is(err, btf.ErrMultipleMatches):
-		return fmt.Errorf("this kernel has several functions named %s", p.AttachTo)
-	case err != nil:
-		return errNoFunction
-	}
-	have, ok := fn.Type.(*btf.FuncProto)
-	if !ok {
-		return errNoFunction
-	}
-	// fexit finds the result behind the last argument, and kprobes the arguments
-	// in their registers: on a function with others, both would read rubbish.
 	if want == nil {
 		return fmt.Errorf("%s hooks %s without a word of its prototype", p.Name, p.AttachTo)
 	}
-	if err := samePrototype(want, have, false); err != nil {
-		return fmt.Errorf("%s is another function on this kernel: %w", p.AttachTo, err)
+	functions, err := k.functions(p.AttachTo)
+	if err != nil {
+		return err
+	}
+	// A function may stand in the types several times. The library can't attach
+	// fentry to such a one; for kprobes they all must be the same.
+	if kindOfProgram(p) == diagnose.Fentry && len(functions) > 1 {
+		return fmt.Errorf("this kernel's types have several functions named %s", p.AttachTo)
+	}
+	for _, have := range functions {
+		// fexit finds the result behind the last argument, and kprobes the
+		// arguments in their registers: on a function with others, both would
+		// read rubbish.
+		if err := samePrototype(want, have, false); err != nil {
+			return fmt.Errorf("%s is another function on this kernel: %w", p.AttachTo, err)
+		}
+		if kindOfProgram(p) == diagnose.Fentry && incomplete(have) {
+			return fmt.Errorf("this kernel's types do not tell the arguments of %s in full", p.AttachTo)
+		}
 	}
 	return nil
+}
+
+// functions gives the prototypes of all functions of that name.
+func (k *Kernel) functions(name string) ([]*btf.FuncProto, error) {
+	all, err := k.types.AnyTypesByName(name)
+	if err != nil {
+		return nil, errNoFunction
+	}
+	var protos []*btf.FuncProto
+	for _, t := range all {
+		if fn, ok := t.(*btf.Func); ok {
+			if proto, ok := fn.Type.(*btf.FuncProto); ok {
+				protos = append(protos, proto)
+			}
+		}
+	}
+	if len(protos) == 0 {
+		return nil, errNoFunction
+	}
+	return protos, nil
 }
 
 // try loads and attaches a program of p's kind that does nothing, on p's target:

@@ -97,3 +97,17 @@ func essential(name string) string {
 	name, _, _ = strings.Cut(name, "___")
 	return name
 }
+
+// incomplete reports whether a function takes a pointer to a type that is only
+// declared. The verifier then knows nothing of what it points to, and refuses
+// fentry programs that look (Debian's 5.10 has such types).
+func incomplete(proto *btf.FuncProto) bool {
+	for _, p := range proto.Params {
+		if ptr, ok := btf.UnderlyingType(p.Type).(*btf.Pointer); ok {
+			if _, ok := btf.UnderlyingType(ptr.Target).(*btf.Fwd); ok {
+				return true
+			}
+		}
+	}
+	return false
+}

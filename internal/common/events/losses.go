@@ -10,9 +10,9 @@ import (
 
 const lostMap = "lost"
 
-// Missed is the cause of loss that the kernel itself counts, and not events.bpf.h:
+// busy is the cause of loss that the kernel itself counts, and not events.bpf.h:
 // a program was to run while it ran already on that CPU.
-const Missed = "program_busy"
+const busy = "program_busy"
 
 // texts says what the causes in events.bpf.h mean to a user.
 var texts = map[string]string{
@@ -21,7 +21,7 @@ var texts = map[string]string{
 	"return_missed": "the return of a call was not seen",
 	"scratch_full":  "too many long records at once",
 	"follow_full":   "too many processes to follow",
-	Missed:          "the kernel skipped the program, which was busy",
+	busy:            "the kernel skipped the program, which was busy",
 }
 
 // Loss is how many events were lost for one cause.
@@ -38,13 +38,21 @@ func (l Loss) Text() string {
 	return strings.ReplaceAll(l.Cause, "_", " ")
 }
 
+// Lost is what was lost so far.
+type Lost struct {
+	Causes []Loss // those that lost any
+	// Possible is how often a program was skipped that may or may not have had an
+	// event to report: at most so many events are lost besides.
+	Possible uint64
+}
+
 // Losses counts lost events.
 type Losses struct {
-	causes  []string
-	counts  *ebpf.Map
-	missed  func() uint64
-	perCPU  []uint64
-	current []Loss
+	causes []string
+	counts *ebpf.Map
+	missed func() (certain, possible uint64)
+	perCPU []uint64
+	lost   Lost
 }
 
 // NewLosses reads the causes from the types of a spec, since events.bpf.h is
@@ -64,14 +72,13 @@ func NewLosses(spec *ebpf.CollectionSpec) (*Losses, error) {
 }
 
 // Open connects to a loaded collection. missed gives the kernel's own count.
-func (l *Losses) Open(coll *ebpf.Collection, missed func() uint64) {
+func (l *Losses) Open(coll *ebpf.Collection, missed func() (certain, possible uint64)) {
 	l.counts, l.missed = coll.Maps[lostMap], missed
 }
 
-// Read gives the losses so far, of each cause that has any. The slice is valid
-// until the next call.
-func (l *Losses) Read() ([]Loss, error) {
-	l.current = l.current[:0]
+// Read gives the losses so far. They are valid until the next call.
+func (l *Losses) Read() (*Lost, error) {
+	l.lost.Causes = l.lost.Causes[:0]
 	for i, cause := range l.causes {
 		if err := l.counts.Lookup(uint32(i), &l.perCPU); err != nil {
 			return nil, fmt.Errorf("read the counts of lost events: %w", err)
@@ -81,33 +88,44 @@ func (l *Losses) Read() ([]Loss, error) {
 			sum += n
 		}
 		if sum > 0 {
-			l.current = append(l.current, Loss{cause, sum})
+			l.lost.Causes = append(l.lost.Causes, Loss{cause, sum})
 		}
 	}
-	if n := l.missed(); n > 0 {
-		l.current = append(l.current, Loss{Missed, n})
+	certain, possible := l.missed()
+	if certain > 0 {
+		l.lost.Causes = append(l.lost.Causes, Loss{busy, certain})
 	}
-	return l.current, nil
+	l.lost.Possible = possible
+	return &l.lost, nil
 }
 
-// Total adds losses up.
-func Total(losses []Loss) uint64 {
+// Total adds up what was lost for certain.
+func (l *Lost) Total() uint64 {
 	var n uint64
-	for _, l := range losses {
-		n += l.Count
+	for _, c := range l.Causes {
+		n += c.Count
 	}
 	return n
 }
 
-// Describe says losses in one line: "lost 12 events: 10 ring buffer full, 2 …".
-func Describe(losses []Loss) string {
+// Describe says in one line what was lost: "lost 12 events: 10 ring buffer full,
+// 2 …; at most 3 more, as …".
+func (l *Lost) Describe() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "lost %d events:", Total(losses))
-	for i, l := range losses {
-		if i > 0 {
-			b.WriteByte(',')
+	if len(l.Causes) > 0 {
+		fmt.Fprintf(&b, "lost %d events:", l.Total())
+		for i, c := range l.Causes {
+			if i > 0 {
+				b.WriteByte(',')
+			}
+			fmt.Fprintf(&b, " %d %s", c.Count, c.Text())
 		}
-		fmt.Fprintf(&b, " %d %s", l.Count, l.Text())
+	}
+	if l.Possible > 0 {
+		if b.Len() > 0 {
+			b.WriteString("; ")
+		}
+		fmt.Fprintf(&b, "may have lost up to %d events, as often as %s", l.Possible, texts[busy])
 	}
 	return b.String()
 }

@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gobcc/gobcc/internal/common/diagnose"
-	"github.com/gobcc/gobcc/internal/common/events"
 )
 
 // statistics is the kernel's account of what BPF programs cost. It counts for
@@ -39,7 +38,7 @@ func (s *statistics) report(r *Run) error {
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err != nil {
 		return fmt.Errorf("--stats: %w", err)
 	}
-	losses, err := r.losses.Read()
+	lost, err := r.losses.Read()
 	if err != nil {
 		return err
 	}
@@ -65,7 +64,7 @@ func (s *statistics) report(r *Run) error {
 	cpu := time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 	say("the tool took %v of CPU time in %v, and at most %d KiB of memory (%s)", cpu.Round(time.Microsecond),
 		time.Since(s.start).Round(time.Millisecond), usage.Maxrss, ringShare(r.set.Maps["events"]))
-	say("%d events shown, %d lost", r.Shown, events.Total(losses))
+	say("%d events shown, %d lost", r.Shown, lost.Total())
 	_, err = io.WriteString(r.env.Stderr, b.String())
 	return err
 }

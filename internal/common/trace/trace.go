@@ -101,6 +101,7 @@ type Run struct {
 	lossTime time.Time
 	lossSaid uint64
 	stats    *statistics
+	ready    *os.File
 }
 
 // Run runs a tool until ctx is done, the duration is over or its command has
@@ -113,6 +114,9 @@ func (o *Options) Run(ctx context.Context, env *cli.Env, tool Tool) error {
 		return o.runPreflight(env, &tool)
 	}
 	r := &Run{Out: output.NewWriter(env.Stdout), env: env, opts: o, tool: &tool}
+	if err := r.takeReady(); err != nil {
+		return err
+	}
 	cmd, err := o.startCommand(&tool)
 	if err != nil {
 		return err
@@ -241,11 +245,12 @@ func (r *Run) begin() error {
 			return err
 		}
 	}
-	return tellReady()
+	return r.tellReady()
 }
 
-// tellReady writes to the descriptor that readyFD names, if there is one.
-func tellReady() error {
+// takeReady takes the descriptor that readyFD names, if there is one, so that a
+// command does not inherit it.
+func (r *Run) takeReady() error {
 	name, ok := os.LookupEnv(readyFD)
 	if !ok {
 		return nil
@@ -254,9 +259,17 @@ func tellReady() error {
 	if err != nil {
 		return fmt.Errorf("%s: %q is not a file descriptor", readyFD, name)
 	}
-	f := os.NewFile(uintptr(fd), readyFD)
-	_, err = f.Write([]byte{'\n'})
-	return errors.Join(err, f.Close())
+	unix.CloseOnExec(int(fd))
+	r.ready = os.NewFile(uintptr(fd), readyFD)
+	return os.Unsetenv(readyFD)
+}
+
+func (r *Run) tellReady() error {
+	if r.ready == nil {
+		return nil
+	}
+	_, err := r.ready.Write([]byte{'\n'})
+	return errors.Join(err, r.ready.Close())
 }
 
 // loop hands records to the tool until the run is to end, and gives the exit
@@ -338,25 +351,26 @@ func (r *Run) drained() error {
 
 // sayLosses reports lost events if there are more than when last said.
 func (r *Run) sayLosses() error {
-	losses, err := r.losses.Read()
+	lost, err := r.losses.Read()
 	if err != nil {
 		return err
 	}
-	total := events.Total(losses)
-	if total == r.lossSaid {
+	if now := lost.Total() + lost.Possible; now == r.lossSaid {
 		return nil
+	} else {
+		r.lossSaid = now
 	}
-	r.lossSaid = total
-	fmt.Fprintf(r.env.Stderr, "%s: %s\n", r.env.Name, events.Describe(losses))
+	r.Say(lost.Describe())
 	if !r.opts.JSON {
 		return nil
 	}
 	o := output.Begin(r.Out.Row())
 	o.Time("time", time.Now().UnixNano())
 	o.String("kind", "lost")
-	o.Uint("lost", total)
+	o.Uint("lost", lost.Total())
+	o.Uint("possibly_lost", lost.Possible)
 	o.Object("causes")
-	for _, l := range losses {
+	for _, l := range lost.Causes {
 		o.Uint(l.Cause, l.Count)
 	}
 	o.Close()
