@@ -7,6 +7,7 @@
 //	go run ./bench [-rounds N] [-busy-rounds N] [-n PAIRS] [-cpu N]
 //	               [-only NAMES] [-peers WHICH] [-tool FILE] [-stats]
 //	               [-limit TIME] [-record FILE]
+//	go run ./bench -compare FILE
 //
 // It needs root. Nothing that it mounts or starts outlives it. docs/speed.md
 // says how each figure is come by; -record puts the tables there, between the
@@ -81,7 +82,7 @@ type options struct {
 	peers, tool        string
 	stats              bool
 	limit              time.Duration
-	record             string
+	record, compare    string
 }
 
 // tracerKeys are the names that -only takes.
@@ -91,7 +92,7 @@ func parseOptions(args []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.IntVar(&o.rounds, "rounds", 5, "measure everything this often on the machine as it is")
-	flags.IntVar(&o.busyRounds, "busy-rounds", 2, "and this often with every CPU kept busy")
+	flags.IntVar(&o.busyRounds, "busy-rounds", 3, "and this often with every CPU kept busy")
 	flags.IntVar(&o.pairs, "n", 300000, "a load is this many `pairs` of opens, one that succeeds and one that fails")
 	flags.IntVar(&o.cpu, "cpu", lastCPU(), "run the load on this CPU only; -1 leaves the choice to the kernel")
 	only := flags.String("only", strings.Join(tracerKeys, ","), "measure these, by `names`")
@@ -102,6 +103,7 @@ func parseOptions(args []string) (options, error) {
 	flags.StringVar(&o.record, "record", "", "put the tables into this `file`, between its two marker comments")
 	// One line for a mistake; the whole usage only for who asks for it.
 	flags.SetOutput(io.Discard)
+	flags.StringVar(&o.compare, "compare", "", "instead of measuring, put what each tracer shows of a set of special opens into this `file`, in the same way")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			fmt.Println("usage: go run ./bench [options]")
@@ -144,9 +146,12 @@ func lastCPU() int {
 }
 
 func measureAll(ctx context.Context, o options) error {
-	if o.record != "" {
+	for _, file := range []string{o.record, o.compare} {
+		if file == "" {
+			continue
+		}
 		// Better to know now than after minutes of measuring.
-		if err := checkRecord(o.record); err != nil {
+		if err := checkRecord(file); err != nil {
 			return err
 		}
 	}
@@ -168,6 +173,17 @@ func measureAll(ctx context.Context, o options) error {
 	tracers, missing, err := findTracers(ctx, o, dir)
 	if err != nil {
 		return err
+	}
+
+	if o.compare != "" {
+		all, err := b.compare(ctx, tracers)
+		if err != nil {
+			return err
+		}
+		return record(o.compare, func(w io.Writer) error {
+			writeComparisons(w, thisMachine(), tracers, all)
+			return nil
+		})
 	}
 
 	r := report{machine: thisMachine(), opens: b.opens(), missing: missing}
@@ -193,7 +209,7 @@ func measureAll(ctx context.Context, o options) error {
 		}
 	}
 	if o.record != "" {
-		if err := record(o.record, r); err != nil {
+		if err := record(o.record, r.write); err != nil {
 			return err
 		}
 	}
@@ -329,7 +345,7 @@ func (b *bench) rounds(ctx context.Context, scenario string, tracers []tracer, n
 		}
 		for i := range all {
 			s := &all[(i+round)%len(all)]
-			loaded, err := b.trace(ctx, s.tracer, true)
+			loaded, err := b.measure(ctx, s.tracer, true)
 			if err != nil {
 				return nil, err
 			}
@@ -338,9 +354,9 @@ func (b *bench) rounds(ctx context.Context, scenario string, tracers []tracer, n
 				return nil, err
 			}
 			s.runs = append(s.runs, loaded)
-			s.bare = append(s.bare, loadTime{(before.elapsed + after.elapsed) / 2, (before.busy + after.busy) / 2})
+			s.bare = append(s.bare, mean(before, after))
 			before = after
-			idle, err := b.trace(ctx, s.tracer, false)
+			idle, err := b.measure(ctx, s.tracer, false)
 			if err != nil {
 				return nil, err
 			}
@@ -368,7 +384,7 @@ func (b *bench) programs(ctx context.Context, tracers []tracer) ([]tracerProgram
 	var all []tracerPrograms
 	for _, t := range tracers {
 		fmt.Fprintf(os.Stderr, "bench: run times of the BPF programs of %s\n", t.name)
-		r, err := b.trace(ctx, t, true)
+		r, err := b.measure(ctx, t, true)
 		if err != nil {
 			return nil, err
 		}

@@ -26,11 +26,11 @@ func TestParseOptionsBad(t *testing.T) {
 }
 
 func TestParseLoadTime(t *testing.T) {
-	got, err := parseLoadTime("1050648567 1050467086\n")
-	if err != nil || got != (loadTime{1050648567, 1050467086}) {
+	got, err := parseLoadTime("1050648567 1050467086 61234567\n")
+	if err != nil || got != (loadTime{1050648567, 1050467086, 61234567}) {
 		t.Errorf("got %v, %v", got, err)
 	}
-	for _, text := range []string{"", "1\n", "1 x\n", "1 2 3\n"} {
+	for _, text := range []string{"", "1 2\n", "1 2 x\n", "1 2 3 4\n"} {
 		if _, err := parseLoadTime(text); err == nil {
 			t.Errorf("%q: no error", text)
 		}

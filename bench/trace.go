@@ -67,8 +67,17 @@ func (b *bench) paths() paths {
 // opens is how many opens one load is.
 func (b *bench) opens() int { return 2 * b.pairs }
 
-// loadTime is what one load took, elapsed and as CPU time of its thread.
-type loadTime struct{ elapsed, busy time.Duration }
+// loadTime is what one load took.
+type loadTime struct {
+	elapsed time.Duration // for all opens
+	busy    time.Duration // for all opens, as CPU time of the load's thread
+	others  time.Duration // the same for as many calls that open nothing
+}
+
+// mean is what is halfway between two loads.
+func mean(a, b loadTime) loadTime {
+	return loadTime{(a.elapsed + b.elapsed) / 2, (a.busy + b.busy) / 2, (a.others + b.others) / 2}
+}
 
 // run is what was measured of one tracer during one load.
 type run struct {
@@ -80,6 +89,7 @@ type run struct {
 	ready    time.Duration // from exec to its word of readiness, 0 without one
 	first    time.Duration // from exec to its first row
 	programs []programTime
+	stderr   string // the end of what it wrote to standard error
 }
 
 // programTime is what one BPF program of a tracer took in all.
@@ -113,7 +123,7 @@ func (b *bench) runLoad(ctx context.Context) (loadTime, error) {
 
 func parseLoadTime(text string) (loadTime, error) {
 	var t loadTime
-	if _, err := fmt.Sscanln(text, (*int64)(&t.elapsed), (*int64)(&t.busy)); err != nil {
+	if _, err := fmt.Sscanln(text, (*int64)(&t.elapsed), (*int64)(&t.busy), (*int64)(&t.others)); err != nil {
 		return loadTime{}, fmt.Errorf("times of the load in %q: %w", text, err)
 	}
 	return t, nil
@@ -175,23 +185,8 @@ func spinForever() {
 
 var lostWord = regexp.MustCompile(`(?i)\blost\b`)
 
-// trace runs a tracer with one load, or with none where loaded is false, and
-// measures it. The order of things needs no waiting by the clock:
-//
-// Marks are opened from before the tracer's exec until the first row of one has
-// come through, which is the time of the first event. Then the load runs. Then
-// other marks are opened until one of them has come through, by which time
-// every row of the load has as well, as each tracer keeps the order of the
-// events of one CPU. Only then is the tracer told to end.
-func (b *bench) trace(ctx context.Context, t tracer, loaded bool) (result run, err error) {
-	ctx, cancel := context.WithTimeout(ctx, runLimit)
-	defer cancel()
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("%s: %w", t.name, err)
-		}
-	}()
-
+// measure runs a tracer with one load, or with none where loaded is false.
+func (b *bench) measure(ctx context.Context, t tracer, loaded bool) (run, error) {
 	if b.stats {
 		stats, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
 		if err != nil {
@@ -199,7 +194,40 @@ func (b *bench) trace(ctx context.Context, t tracer, loaded bool) (result run, e
 		}
 		defer stats.Close()
 	}
+	var load loadTime
+	rows := newRowCounter(loadComm, b.paths())
+	result, err := b.trace(ctx, t, rows.marks, rows.count, func(ctx context.Context) (err error) {
+		if loaded {
+			load, err = b.runLoad(ctx)
+		}
+		return err
+	})
+	if err != nil {
+		return run{}, err
+	}
+	result.load = load
+	result.shown = rows.shown
+	result.saidLost = rows.saidLost || lostWord.MatchString(result.stderr)
+	return result, nil
+}
 
+// trace runs a tracer while work is done, and measures it. What it writes is
+// read by read, which tells m of each line. The order of things needs no waiting
+// by the clock:
+//
+// Marks are opened from before the tracer's exec until the first row of one has
+// come through, which is the time of the first event. Then the work is done.
+// Then other marks are opened until one of them has come through, by which time
+// every row of the work has as well, as each tracer keeps the order of the
+// events of one CPU. Only then is the tracer told to end.
+func (b *bench) trace(ctx context.Context, t tracer, m *marks, read func(io.Reader) error, work func(context.Context) error) (result run, err error) {
+	ctx, cancel := context.WithTimeout(ctx, runLimit)
+	defer cancel()
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("%s: %w", t.name, err)
+		}
+	}()
 	p := b.paths()
 	stopMarks, err := b.startMarks(ctx, p.opening)
 	if err != nil {
@@ -207,14 +235,13 @@ func (b *bench) trace(ctx context.Context, t tracer, loaded bool) (result run, e
 	}
 	defer func() { stopMarks() }()
 
-	rows := newRowCounter(loadComm, p)
-	proc, err := b.startTracer(ctx, t, rows)
+	proc, err := b.startTracer(ctx, t, read)
 	if err != nil {
 		return run{}, err
 	}
 	defer proc.kill()
 
-	seen, err := proc.await(ctx, rows.openingSeen, "its first row")
+	seen, err := proc.await(ctx, m.openingSeen, "its first row")
 	if err != nil {
 		return run{}, err
 	}
@@ -228,16 +255,16 @@ func (b *bench) trace(ctx context.Context, t tracer, loaded bool) (result run, e
 		result.ready = ready - proc.started
 	}
 
-	if loaded {
-		if result.load, err = b.runLoad(ctx); err != nil {
-			return run{}, err
-		}
-	}
-
-	if stopMarks, err = b.startMarks(ctx, p.closing); err != nil {
+	if err := work(ctx); err != nil {
 		return run{}, err
 	}
-	if _, err := proc.await(ctx, rows.closingSeen, "the mark after the load"); err != nil {
+
+	stop, err := b.startMarks(ctx, p.closing)
+	if err != nil {
+		return run{}, err
+	}
+	stopMarks = stop
+	if _, err := proc.await(ctx, m.closingSeen, "the mark after the load"); err != nil {
 		return run{}, err
 	}
 	stopMarks()
@@ -255,8 +282,7 @@ func (b *bench) trace(ctx context.Context, t tracer, loaded bool) (result run, e
 		return run{}, err
 	}
 	result.cpu = time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
-	result.shown = rows.shown
-	result.saidLost = rows.saidLost || lostWord.MatchString(proc.stderr.String())
+	result.stderr = proc.stderr.String()
 	return result, nil
 }
 
@@ -269,9 +295,9 @@ type process struct {
 	stderr  *lastBytes
 }
 
-// startTracer starts a tracer whose output goes to rows, and returns once it
+// startTracer starts a tracer whose output is read by read, and returns once it
 // has begun, which is long before it is ready.
-func (b *bench) startTracer(ctx context.Context, t tracer, rows *rowCounter) (*process, error) {
+func (b *bench) startTracer(ctx context.Context, t tracer, read func(io.Reader) error) (*process, error) {
 	output, stdout, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -307,7 +333,7 @@ func (b *bench) startTracer(ctx context.Context, t tracer, rows *rowCounter) (*p
 	go func() {
 		defer close(p.read)
 		defer output.Close()
-		if err := rows.count(output); err != nil {
+		if err := read(output); err != nil {
 			p.read <- err
 		}
 	}()
