@@ -179,15 +179,18 @@ func (k *Kernel) try(p *ebpf.ProgramSpec) error {
 
 func (k *Kernel) tryOnce(p *ebpf.ProgramSpec) error {
 	tried := "try " + strings.SplitN(p.SectionName, "/", 2)[0] + " on " + p.AttachTo
-	prog, err := ebpf.NewProgramWithOptions(&ebpf.ProgramSpec{
-		Name: "try", Type: p.Type, AttachType: p.AttachType, AttachTo: p.AttachTo, License: "Dual BSD/GPL",
-		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
-	}, ebpf.ProgramOptions{LogDisabled: true})
+	// As a collection, since only that takes the types that are read already.
+	coll, err := ebpf.NewCollectionWithOptions(&ebpf.CollectionSpec{
+		Programs: map[string]*ebpf.ProgramSpec{"try": {
+			Name: "try", Type: p.Type, AttachType: p.AttachType, AttachTo: p.AttachTo, License: "Dual BSD/GPL",
+			Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
+		}},
+	}, ebpf.CollectionOptions{Cache: k.cache, Programs: ebpf.ProgramOptions{LogDisabled: true}})
 	if err != nil {
 		return diagnose.Explain(tried, kindOfProgram(p), err)
 	}
-	defer prog.Close()
-	l, err := attachOne(p, prog)
+	defer coll.Close()
+	l, err := attachOne(p, coll.Programs["try"])
 	if err != nil {
 		return diagnose.Explain(tried, kindOfProgram(p), err)
 	}
