@@ -271,10 +271,11 @@ func (s series) saidText(opens int) string {
 
 func (r report) writePrograms(w io.Writer) {
 	fmt.Fprint(w, "\n### BPF programs, by the kernel's own statistics (a pass of its own)\n\n"+
-		"| tracer | program | runs | ns a run |\n|---|---|---|---|\n")
+		"| tracer | program | runs | ns a run | in all, ms |\n|---|---|---|---|---|\n")
 	for _, t := range r.programs {
 		for _, p := range t.programs {
-			fmt.Fprintf(w, "| %s | %s | %d | %.0f |\n", t.tracer.name, p.name, p.count, float64(p.runtime)/float64(p.count))
+			fmt.Fprintf(w, "| %s | %s | %d | %.0f | %.0f |\n", t.tracer.name, p.name, p.count,
+				float64(p.runtime)/float64(p.count), float64(p.runtime)/millisecond)
 		}
 	}
 }

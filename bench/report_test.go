@@ -46,7 +46,7 @@ func example() report {
 	}
 	return report{
 		machine: machine{kernel: "6.1.2", cpu: "Abacus", cpus: 2}, opens: 1000, quiet: []series{own, peer},
-		programs: []tracerPrograms{{own.tracer, []programTime{{"enter", 1000, 200 * us}}}},
+		programs: []tracerPrograms{{own.tracer, []programTime{{"enter", 1000, 200 * ms}}}},
 	}
 }
 
@@ -63,7 +63,7 @@ func TestReport(t *testing.T) {
 			" 3000 (2000 … 4000) | 21.0 (20.0 … 22.0) | 13.0 (12.0 … 14.0) | 75 (70 … 90) | 80 (75 … 95) |\n",
 		"| libbpf-tools | 3200 (2000 … 4400) | 1600 (1600 … 1600) | 20 (20 … 20) | 70.000 (50.000 … 90.000) | in 1 of 2 runs |" +
 			" 14000 (10000 … 18000) | 4.0 (4.0 … 4.0) | 3.0 (3.0 … 3.0) | – | 20 (20 … 20) |\n",
-		"| gobcc | enter | 1000 | 200 |\n",
+		"| gobcc | enter | 1000 | 200000 | 200 |\n",
 		"| added time an open, of libbpf-tools' | at most 0.60 | 0.34 | yes |\n",
 		"| tracer's CPU a row, of libbpf-tools' | at most 0.50 | 0.21 | yes |\n",
 		"| opens without a row, all rounds | 0 | 0 | yes |\n",
