@@ -26,13 +26,14 @@ const (
 // DefaultPages is the size of the ring buffer in pages of 4 KiB: 8 MiB.
 const DefaultPages = 2048
 
-// Configure sets the size of the ring buffer, in pages, in a spec that is not
-// loaded yet. The kernel takes powers of two only: pages is rounded up to one.
+// Configure sets the size of the ring buffer, in pages of 4 KiB, in a spec that is
+// not loaded yet. The kernel takes powers of two only, and at least one page of
+// its own: pages is rounded up.
 func Configure(spec *ebpf.CollectionSpec, pages int) error {
 	if pages < 1 || pages > 1<<18 {
 		return fmt.Errorf("a ring buffer of %d pages can't be had: 1 to %d", pages, 1<<18)
 	}
-	size := uint32(os.Getpagesize()) << bits.Len(uint(pages-1))
+	size := max(uint32(os.Getpagesize()), 4096<<bits.Len(uint(pages-1)))
 	spec.Maps[ringMap].MaxEntries = size
 	v := spec.Variables[wakeupShift]
 	if v == nil {
