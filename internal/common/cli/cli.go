@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -128,13 +129,18 @@ func (env *Env) Parse(m *manual.Manual, fs *pflag.FlagSet) error {
 	case *man:
 		err = m.Man(env.Stdout, fs, Version(), date)
 	case fs.Changed("completion"):
-		if err = m.Completion(env.Stdout, fs, *completion); err != nil {
+		var script bytes.Buffer
+		if err := m.Completion(&script, fs, *completion); err != nil {
 			return &Usage{err}
 		}
+		_, err = script.WriteTo(env.Stdout)
 	default:
 		return nil
 	}
-	return errors.Join(err, errShown)
+	if err != nil {
+		return fmt.Errorf("show it: %w", err)
+	}
+	return errShown
 }
 
 // Flags makes an empty flag set for a tool.
