@@ -23,6 +23,13 @@ const volatile __u8 filter_comm_mask[TASK_COMM_LEN] = {};
 /* Never traced: the tool itself. */
 const volatile __u32 filter_self = 0;
 
+/*
+ * The pid namespace whose numbers the user knows, if it is not the machine's first: that of a
+ * container which the tool runs in. 0 stands for the first.
+ */
+const volatile __u32 pid_namespace_inode = 0;
+#define PID_LEVELS 8 /* the kernel allows 32; more than three have not been seen */
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16384);
@@ -52,13 +59,42 @@ struct {
 	__type(value, __u32);
 } mntns_map SEC(".maps");
 
+/* A thread's number in the user's namespace, or 0 if it has none there. */
+static __noinline __u32 number_of(const struct task_struct *thread)
+{
+	struct pid *pid = BPF_CORE_READ(thread, thread_pid);
+	__u32 level = BPF_CORE_READ(pid, level);
+	struct upid *number = (void *)pid + bpf_core_field_offset(struct pid, numbers);
+
+	for (__u32 i = 0; i < PID_LEVELS; i++) {
+		if (i > level)
+			break;
+		if (BPF_CORE_READ(number, ns, ns.inum) == pid_namespace_inode)
+			return BPF_CORE_READ(number, nr);
+		number = (void *)number + bpf_core_type_size(struct upid);
+	}
+	return 0;
+}
+
+/* The pid of a task. */
+static __always_inline __u32 pid_of(const struct task_struct *task)
+{
+	if (pid_namespace_inode)
+		return number_of(BPF_CORE_READ(task, group_leader));
+	return BPF_CORE_READ(task, tgid);
+}
+
 static __always_inline __u32 current_pid(void)
 {
+	if (pid_namespace_inode)
+		return pid_of((void *)bpf_get_current_task());
 	return bpf_get_current_pid_tgid() >> 32;
 }
 
 static __always_inline __u32 current_tid(void)
 {
+	if (pid_namespace_inode)
+		return number_of((void *)bpf_get_current_task());
 	return bpf_get_current_pid_tgid();
 }
 
@@ -101,12 +137,11 @@ __noinline int comm_wanted(void)
 /* Whether the current task is to be traced. */
 static __always_inline bool task_wanted(void)
 {
-	__u64 id = bpf_get_current_pid_tgid();
-	__u32 pid = id >> 32, tid = id;
+	__u32 pid = current_pid();
 
 	if (filter_self && pid == filter_self)
 		return false;
-	if (filter_tid && tid != filter_tid)
+	if (filter_tid && current_tid() != filter_tid)
 		return false;
 	if (filter_pids && !bpf_map_lookup_elem(&pids, &pid))
 		return false;

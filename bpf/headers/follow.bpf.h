@@ -9,7 +9,7 @@
 
 static __always_inline int forked(const struct task_struct *parent, const struct task_struct *child)
 {
-	__u32 parent_pid = BPF_CORE_READ(parent, tgid), pid = BPF_CORE_READ(child, tgid);
+	__u32 parent_pid = pid_of(parent), pid = pid_of(child);
 	__u8 yes = 1;
 
 	if (pid == parent_pid) /* a new thread */
@@ -22,7 +22,7 @@ static __always_inline int forked(const struct task_struct *parent, const struct
 
 static __always_inline int exited(const struct task_struct *task)
 {
-	__u32 pid = BPF_CORE_READ(task, tgid);
+	__u32 pid = pid_of(task);
 
 	/* do_exit() has counted this thread out by now. A pid used again is another process. */
 	if (!BPF_CORE_READ(task, signal, live.counter))

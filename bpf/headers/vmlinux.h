@@ -154,6 +154,20 @@ struct mnt_namespace {
 	struct ns_common ns;
 };
 
+struct pid_namespace {
+	struct ns_common ns;
+};
+
+struct upid {
+	int nr;
+	struct pid_namespace *ns;
+};
+
+struct pid {
+	unsigned int level;
+	struct upid numbers[1]; /* of any length since 6.5 (b69f0aeb0689) */
+};
+
 struct nsproxy {
 	struct mnt_namespace *mnt_ns;
 };
@@ -167,6 +181,7 @@ struct task_struct {
 	unsigned int flags;
 	int pid, tgid;
 	struct task_struct *real_parent, *group_leader;
+	struct pid *thread_pid;
 	char comm[TASK_COMM_LEN];
 	struct fs_struct *fs;
 	struct files_struct *files;

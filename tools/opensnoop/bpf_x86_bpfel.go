@@ -162,6 +162,7 @@ const (
 	bpfVarFilterUidValue         = "filter_uid_value"
 	bpfVarPathHostMntns          = "path_host_mntns"
 	bpfVarPathRootHost           = "path_root_host"
+	bpfVarPidNamespaceInode      = "pid_namespace_inode"
 	bpfVarPrototypes             = "prototypes"
 	bpfVarRingWakeupShift        = "ring_wakeup_shift"
 	bpfVarTypes                  = "types"
@@ -311,6 +312,7 @@ type bpfVariableSpecs struct {
 	FilterUidValue         *ebpf.VariableSpec `ebpf:"filter_uid_value"`
 	PathHostMntns          *ebpf.VariableSpec `ebpf:"path_host_mntns"`
 	PathRootHost           *ebpf.VariableSpec `ebpf:"path_root_host"`
+	PidNamespaceInode      *ebpf.VariableSpec `ebpf:"pid_namespace_inode"`
 	Prototypes             *ebpf.VariableSpec `ebpf:"prototypes"`
 	RingWakeupShift        *ebpf.VariableSpec `ebpf:"ring_wakeup_shift"`
 	Types                  *ebpf.VariableSpec `ebpf:"types"`
@@ -391,6 +393,7 @@ type bpfVariables struct {
 	FilterUidValue         *ebpf.Variable `ebpf:"filter_uid_value"`
 	PathHostMntns          *ebpf.Variable `ebpf:"path_host_mntns"`
 	PathRootHost           *ebpf.Variable `ebpf:"path_root_host"`
+	PidNamespaceInode      *ebpf.Variable `ebpf:"pid_namespace_inode"`
 	Prototypes             *ebpf.Variable `ebpf:"prototypes"`
 	RingWakeupShift        *ebpf.Variable `ebpf:"ring_wakeup_shift"`
 	Types                  *ebpf.Variable `ebpf:"types"`

@@ -271,16 +271,15 @@ static __always_inline long read_path(void *to, __u32 size, const struct call *c
 static __always_inline void describe(struct event *e, const struct call *c)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
-	__u64 id = bpf_get_current_pid_tgid();
 
 	e->time_ns = bpf_ktime_get_boot_ns();
-	e->pid = id >> 32;
-	e->tid = id;
+	e->pid = current_pid();
+	e->tid = current_tid();
 	e->uid = bpf_get_current_uid_gid();
 	e->ppid = 0;
 	e->cgroup_id = 0;
 	if (want_details) {
-		e->ppid = BPF_CORE_READ(task, real_parent, tgid);
+		e->ppid = pid_of(BPF_CORE_READ(task, real_parent));
 		e->cgroup_id = bpf_get_current_cgroup_id();
 	}
 	bpf_get_current_comm(e->comm, sizeof(e->comm));

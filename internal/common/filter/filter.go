@@ -12,6 +12,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"github.com/gobcc/gobcc/internal/common/attach"
 	"github.com/gobcc/gobcc/internal/common/manual"
@@ -114,6 +115,11 @@ func (f *Filter) Apply(spec *ebpf.CollectionSpec) (replace map[string]*ebpf.Map,
 		}
 	}
 	set := setter{spec: spec}
+	ns, err := pidNamespace()
+	if err != nil {
+		return nil, err
+	}
+	set.value("pid_namespace_inode", ns)
 	set.value("filter_self", uint32(os.Getpid()))
 	set.value("filter_pids", len(f.PIDs) > 0)
 	set.value("filter_tid", f.tid)
@@ -240,6 +246,23 @@ func lookupUser(name string) (uint32, error) {
 		return 0, fmt.Errorf("--uid: user %q has the number %q", name, u.Uid)
 	}
 	return uint32(n), nil
+}
+
+// firstPIDNamespace is the inode of the pid namespace that the kernel starts with
+// (PROC_PID_INIT_INO).
+const firstPIDNamespace = 0xEFFFFFFC
+
+// pidNamespace gives the inode of this process's pid namespace, in whose numbers
+// the user thinks, or 0 if it is the machine's first.
+func pidNamespace() (uint32, error) {
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/pid", &st); err != nil {
+		return 0, fmt.Errorf("find this process's pid namespace: %w", err)
+	}
+	if st.Ino == firstPIDNamespace {
+		return 0, nil
+	}
+	return uint32(st.Ino), nil
 }
 
 // setter sets constants and keeps the first error.
