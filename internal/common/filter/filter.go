@@ -192,7 +192,7 @@ func (f *Filter) applyComm(set *setter) error {
 	}
 	var text, mask [commSize]uint8
 	copy(text[:], f.comm)
-	for i := range f.comm {
+	for i := range len(f.comm) { // bytes, not characters
 		mask[i] = 0xff
 	}
 	set.value("filter_comm", true)
