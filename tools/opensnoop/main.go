@@ -48,6 +48,9 @@ func run(ctx context.Context, env *cli.Env) error {
 	})
 }
 
+// syscalls is the name of the hook on which nearly everything depends.
+const syscalls = "syscalls"
+
 // hooks are the ways to see an open. Its beginning is of interest only if it is
 // to be timed.
 func hooks(timed bool) []attach.Hook {
@@ -70,7 +73,7 @@ func hooks(timed bool) []attach.Hook {
 	}
 	return []attach.Hook{
 		{
-			Name: "syscalls", Sees: "files opened by system calls",
+			Name: syscalls, Sees: "files opened by system calls",
 			Choices: []attach.Choice{
 				attach.Choose(attach.Fentry, calls, fentry...).Without(seccomp),
 				attach.Choose(attach.Kprobe, calls, kprobe...).Without(seccomp),

@@ -3,9 +3,14 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"os"
+	"runtime"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
+	"github.com/gobcc/gobcc/internal/common/attach"
 	"github.com/gobcc/gobcc/internal/common/output"
 	"github.com/gobcc/gobcc/internal/common/trace"
 )
@@ -83,15 +88,60 @@ func (c *counts) sorted() []*counted {
 	return lines
 }
 
-// finish writes the summary, if that was asked for.
+// finish says what was left open when tracing ended, and writes the summary.
 func (p *printer) finish(r *trace.Run) error {
-	if n := len(p.pending); n > 0 {
-		r.Say(fmt.Sprintf("%d opens through io_uring were not seen to end", n))
+	waiting := len(p.pending)
+	if r.Mode(syscalls) == attach.Kprobe {
+		n, err := unfinished(r)
+		if err != nil {
+			return err
+		}
+		waiting += n
+	}
+	if waiting > 0 {
+		r.Say(fmt.Sprintf("%d opens had not ended yet", waiting))
 	}
 	if !p.opts.summary {
 		return nil
 	}
 	return p.counts.write(r.Out)
+}
+
+// unfinished looks at the calls that have begun and not ended, in kprobe mode:
+// some still wait, for the other end of a FIFO, say. Of the rest the kretprobe was
+// missed, and they are lost.
+func unfinished(r *trace.Run) (waiting int, err error) {
+	var id uint64
+	var begun []byte
+	calls := r.Map(bpfMapCalls).Iterate()
+	for calls.Next(&id, &begun) {
+		if inOpen(uint32(id)) {
+			waiting++
+		} else {
+			r.Lose("return_missed", 1)
+		}
+	}
+	if err := calls.Err(); err != nil {
+		return 0, fmt.Errorf("look for calls that have not returned: %w", err)
+	}
+	return waiting, nil
+}
+
+// openNumbers are the numbers of the open family: 64-bit and 32-bit on amd64, then
+// on arm64.
+var openNumbers = map[string][]int{
+	"amd64": {2, 85, 257, 304, 437, 5, 8, 295, 342},
+	"arm64": {56, 265, 437, 5, 8, 322, 371},
+}[runtime.GOARCH]
+
+// inOpen reports whether a thread waits in an open right now.
+func inOpen(tid uint32) bool {
+	state, err := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", tid))
+	if err != nil {
+		return false
+	}
+	nr, err := strconv.Atoi(strings.SplitN(string(state), " ", 2)[0])
+	return err == nil && slices.Contains(openNumbers, nr)
 }
 
 func (c *counts) write(w *output.Writer) error {

@@ -26,16 +26,16 @@ type Kernel struct {
 	tried    map[string]error
 }
 
-// Open reads the kernel's types, from a file if one is given: for kernels built
-// without BTF.
+// Open reads the kernel's types, from a file if one is given. Such a kernel is
+// taken to have none of its own, which leaves kprobes and raw tracepoints.
 func Open(btfFile string) (*Kernel, error) {
 	k := &Kernel{cache: btf.NewCache(), tried: map[string]error{}}
-	native, nativeErr := k.cache.Kernel()
-	k.native, k.types = nativeErr == nil, native
 	if btfFile == "" {
-		if nativeErr != nil {
-			return nil, diagnose.Explain("read this kernel's types", diagnose.BTF, nativeErr)
+		types, err := k.cache.Kernel()
+		if err != nil {
+			return nil, diagnose.Explain("read this kernel's types", diagnose.BTF, err)
 		}
+		k.native, k.types = true, types
 		return k, nil
 	}
 	f, err := os.Open(btfFile)

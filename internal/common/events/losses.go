@@ -51,6 +51,7 @@ type Losses struct {
 	causes []string
 	counts *ebpf.Map
 	missed func() (certain, possible uint64)
+	added  map[string]uint64
 	perCPU []uint64
 	lost   Lost
 }
@@ -76,6 +77,14 @@ func (l *Losses) Open(coll *ebpf.Collection, missed func() (certain, possible ui
 	l.counts, l.missed = coll.Maps[lostMap], missed
 }
 
+// Add counts losses of a cause in events.bpf.h that only user space could find.
+func (l *Losses) Add(cause string, n uint64) {
+	if l.added == nil {
+		l.added = map[string]uint64{}
+	}
+	l.added[cause] += n
+}
+
 // Read gives the losses so far. They are valid until the next call.
 func (l *Losses) Read() (*Lost, error) {
 	l.lost.Causes = l.lost.Causes[:0]
@@ -83,7 +92,7 @@ func (l *Losses) Read() (*Lost, error) {
 		if err := l.counts.Lookup(uint32(i), &l.perCPU); err != nil {
 			return nil, fmt.Errorf("read the counts of lost events: %w", err)
 		}
-		var sum uint64
+		sum := l.added[cause]
 		for _, n := range l.perCPU {
 			sum += n
 		}

@@ -33,7 +33,7 @@ func describe(res *attach.Result) []string {
 func (o *Options) runPreflight(env *cli.Env, tool *Tool) error {
 	out := output.NewWriter(env.Stdout)
 	facts := diagnose.ReadSystem("/")
-	kernel, err := attach.Open(o.btf)
+	kernel, err := o.openKernel()
 	if err != nil {
 		return err
 	}

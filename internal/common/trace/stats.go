@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -73,6 +74,15 @@ func (s *statistics) report(r *Run) error {
 // twice in a row so that no record is ever in two pieces.
 func ringShare(ring *ebpf.Map) string {
 	return fmt.Sprintf("of that up to %d KiB the ring buffer, counted twice", 2*ring.MaxEntries()/1024)
+}
+
+// explainRejection prints the verifier's whole log, with -v: it is a bug that
+// somebody will want to report.
+func (r *Run) explainRejection(err error) {
+	var rejected *ebpf.VerifierError
+	if r.opts.verbose && errors.As(err, &rejected) {
+		fmt.Fprintf(r.env.Stderr, "%+v\n", rejected)
+	}
 }
 
 // explain says which mode each hook got.

@@ -187,7 +187,7 @@ func (r *Run) open() error {
 	if r.losses, err = events.NewLosses(spec); err != nil {
 		return err
 	}
-	kernel, err := attach.Open(r.opts.btf)
+	kernel, err := r.opts.openKernel()
 	if err != nil {
 		return err
 	}
@@ -212,6 +212,7 @@ func (r *Run) open() error {
 		},
 	})
 	if err != nil {
+		r.explainRejection(err)
 		r.close()
 		return err
 	}
@@ -221,6 +222,16 @@ func (r *Run) open() error {
 		return err
 	}
 	return nil
+}
+
+// openKernel reads the kernel's types. A --btf that can't be used is the user's
+// mistake.
+func (o *Options) openKernel() (*attach.Kernel, error) {
+	kernel, err := attach.Open(o.btf)
+	if err != nil && o.btf != "" {
+		return nil, &cli.Usage{Err: err}
+	}
+	return kernel, err
 }
 
 // begin says what can't be seen and prints the header: from then on nothing is
@@ -407,6 +418,22 @@ func (r *Run) close() {
 		r.set.Close()
 	}
 }
+
+// Map gives a map of the object, by its name there; nil if it is not loaded.
+func (r *Run) Map(name string) *ebpf.Map { return r.set.Maps[name] }
+
+// Mode is the mode that a hook got.
+func (r *Run) Mode(hook string) attach.Mode {
+	for _, res := range r.set.Results {
+		if res.Hook.Name == hook {
+			return res.Mode
+		}
+	}
+	return ""
+}
+
+// Lose counts events that are found to be lost only in user space.
+func (r *Run) Lose(cause string, n uint64) { r.losses.Add(cause, n) }
 
 // Say prints a remark to standard error.
 func (r *Run) Say(text string) { fmt.Fprintf(r.env.Stderr, "%s: %s\n", r.env.Name, text) }
