@@ -101,7 +101,8 @@ never begin. kprobe mode loses opens while more threads than twice the number of
 CPUs (at least 10) wait in one, and counts them. What a kernel keeps from
 every mode, as io_uring before 5.19, is said at the start.
 
-The tool does not show its own opens.
+The tool does not show its own opens. With -p or -t it ends when there is
+nothing left to trace.
 
 A number alone behind --cgroup is an id; write ./123 for a cgroup of such a name.
 

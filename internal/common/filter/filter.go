@@ -39,9 +39,10 @@ type Filter struct {
 	cgroupMap string
 	mntnsMap  string
 
-	fs     *pflag.FlagSet
-	opened []*ebpf.Map // pinned maps
-	fds    []*os.File  // cgroups
+	fs      *pflag.FlagSet
+	opened  []*ebpf.Map // pinned maps
+	fds     []*os.File  // cgroups
+	checked bool        // the picked processes were there when all was attached
 }
 
 // Flags defines the flags that every tool has: --cgroup, --cgroupmap, --mntnsmap
@@ -86,15 +87,19 @@ func (f *Filter) CommFlag(letter string) {
 // TID is the thread asked for, or 0.
 func (f *Filter) TID() uint32 { return f.tid }
 
-// Hook is what follows processes, if that is asked for.
+// Picks reports whether single processes are picked, with -p or by a command.
+func (f *Filter) Picks() bool { return len(f.PIDs) > 0 }
+
+// Hook is what keeps the picked processes up to date: one that ends leaves them,
+// so that another which gets its number is not taken for it.
 func (f *Filter) Hook() attach.Hook {
+	programs, sees := []string{"follow_exit"}, "the end of a process"
+	if f.Follow {
+		programs, sees = append(programs, "follow_fork"), "what the processes start"
+	}
 	return attach.Hook{
-		Name: "follow", Sees: "what the processes start",
-		Choices: []attach.Choice{{
-			Mode:     attach.Auto,
-			Programs: []string{"follow_fork", "follow_exit"},
-			Needs:    []string{"follow_fork", "follow_exit"},
-		}},
+		Name: "follow", Sees: sees,
+		Choices: []attach.Choice{{Mode: attach.Auto, Programs: programs, Needs: programs}},
 	}
 }
 
@@ -105,14 +110,16 @@ func (f *Filter) Apply(spec *ebpf.CollectionSpec) (replace map[string]*ebpf.Map,
 		return nil, errors.New("--follow needs a process to follow: -p PID, or -- COMMAND")
 	}
 	for _, p := range f.PIDs {
-		if _, err := os.Stat("/proc/" + strconv.Itoa(int(p))); err != nil {
+		switch leader := processOf(p); leader {
+		case p:
+		case 0:
 			return nil, fmt.Errorf("--pid: there is no process %d", p)
+		default:
+			return nil, fmt.Errorf("--pid: %d is a thread of process %d, not a process", p, leader)
 		}
 	}
-	if f.tid != 0 {
-		if _, err := os.Stat("/proc/" + strconv.Itoa(int(f.tid))); err != nil {
-			return nil, fmt.Errorf("--tid: there is no thread %d", f.tid)
-		}
+	if f.tid != 0 && processOf(f.tid) == 0 {
+		return nil, fmt.Errorf("--tid: there is no thread %d", f.tid)
 	}
 	set := setter{spec: spec}
 	ns, err := pidNamespace()
@@ -171,6 +178,35 @@ func (f *Filter) Fill(coll *ebpf.Collection) error {
 		}
 	}
 	return nil
+}
+
+// Ended reports whether all that was picked has ended, so that nothing more will
+// come. Call it when the programs are attached, and then every now and then.
+func (f *Filter) Ended(coll *ebpf.Collection) (bool, error) {
+	if f.tid != 0 {
+		return processOf(f.tid) == 0, nil
+	}
+	if !f.Picks() {
+		return false, nil
+	}
+	if !f.checked {
+		// One that ended before its end could be seen.
+		for _, p := range f.PIDs {
+			if processOf(p) != 0 {
+				continue
+			}
+			if err := coll.Maps[pidsMap].Delete(p); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+				return false, fmt.Errorf("forget process %d: %w", p, err)
+			}
+		}
+		f.checked = true
+	}
+	var pid uint32
+	err := coll.Maps[pidsMap].NextKey(nil, &pid)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return false, fmt.Errorf("look for processes that are left: %w", err)
+	}
+	return err != nil, nil
 }
 
 // Close gives back what Apply opened.
@@ -246,6 +282,25 @@ func lookupUser(name string) (uint32, error) {
 		return 0, fmt.Errorf("--uid: user %q has the number %q", name, u.Uid)
 	}
 	return uint32(n), nil
+}
+
+// processOf gives the process that a thread belongs to, which for a process is
+// itself, or 0 if there is no such thread.
+func processOf(tid uint32) uint32 {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", tid))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(status)) {
+		if tgid, ok := strings.CutPrefix(line, "Tgid:"); ok {
+			n, err := strconv.ParseUint(strings.TrimSpace(tgid), 10, 32)
+			if err != nil {
+				return 0
+			}
+			return uint32(n)
+		}
+	}
+	return 0
 }
 
 // firstPIDNamespace is the inode of the pid namespace that the kernel starts with

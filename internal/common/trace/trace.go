@@ -102,6 +102,8 @@ type Run struct {
 	lossSaid uint64
 	stats    *statistics
 	ready    *os.File
+	stop     context.CancelFunc // ends the loop
+	ended    chan ending        // of the command; nil without one
 }
 
 // Run runs a tool until ctx is done, the duration is over or its command has
@@ -132,17 +134,13 @@ func (o *Options) Run(ctx context.Context, env *cli.Env, tool Tool) error {
 	if err := r.begin(); err != nil {
 		return err
 	}
-	status, err := r.loop(ctx, cmd)
-	if err != nil {
+	if err := r.loop(ctx, cmd); err != nil {
 		return err
 	}
 	if err := r.end(); err != nil {
 		return err
 	}
-	if status != 0 {
-		return cli.Status(status)
-	}
-	return nil
+	return r.status()
 }
 
 func (o *Options) check(tool *Tool) error {
@@ -196,7 +194,7 @@ func (r *Run) open() error {
 			return err
 		}
 	}
-	if r.opts.Filter.Follow {
+	if r.opts.Filter.Picks() {
 		hooks = append([]attach.Hook{r.opts.Filter.Hook()}, hooks...)
 	}
 	if r.opts.stats {
@@ -283,46 +281,58 @@ func (r *Run) tellReady() error {
 	return errors.Join(err, r.ready.Close())
 }
 
-// loop hands records to the tool until the run is to end, and gives the exit
-// status of the command.
-func (r *Run) loop(ctx context.Context, cmd *command.Command) (status int, err error) {
+// loop hands records to the tool until the run is to end.
+func (r *Run) loop(ctx context.Context, cmd *command.Command) error {
 	running, stop := context.WithCancel(ctx)
 	if cmd != nil {
 		// A command that is interrupted is traced to its end.
 		running, stop = context.WithCancel(context.WithoutCancel(ctx))
 	}
 	defer stop()
+	r.stop = stop
 	if r.opts.Duration > 0 {
 		var cancel context.CancelFunc
 		running, cancel = context.WithTimeout(running, r.opts.Duration)
 		defer cancel()
 	}
-	ended := make(chan error, 1)
 	if cmd != nil {
 		if err := cmd.Release(); err != nil {
-			return 0, err
+			return err
 		}
+		r.ended = make(chan ending, 1)
 		go func() {
-			var err error
-			status, err = cmd.Wait()
-			ended <- err
+			status, err := cmd.Wait()
+			r.ended <- ending{status, err}
 			stop()
 		}()
 		defer context.AfterFunc(ctx, func() { pass(ctx, cmd) })()
 	}
 	if err := r.reader.Run(running, r.handle, r.drained); err != nil {
-		return 0, err
+		return err
 	}
 	r.set.Detach()
-	if err := r.reader.Drain(r.handle); err != nil {
-		return 0, err
+	return r.reader.Drain(r.handle)
+}
+
+// ending is how a command ended.
+type ending struct {
+	status int
+	err    error
+}
+
+// status waits for the command, if there is one, and gives its exit status.
+func (r *Run) status() error {
+	if r.ended == nil {
+		return nil
 	}
-	if cmd != nil {
-		if err := <-ended; err != nil {
-			return 0, fmt.Errorf("wait for the command: %w", err)
-		}
+	end := <-r.ended
+	if end.err != nil {
+		return fmt.Errorf("wait for the command: %w", end.err)
 	}
-	return status, nil
+	if end.status != 0 {
+		return cli.Status(end.status)
+	}
+	return nil
 }
 
 // pass passes the signal that ended ctx on to the command. A terminal sends its
@@ -356,8 +366,25 @@ func (r *Run) drained() error {
 		if err := r.sayLosses(); err != nil {
 			return err
 		}
+		if err := r.stopIfEnded(); err != nil {
+			return err
+		}
 	}
 	return r.Out.Flush()
+}
+
+// stopIfEnded ends the run when nothing more can come. A command is waited for
+// anyway.
+func (r *Run) stopIfEnded() error {
+	if r.ended != nil {
+		return nil
+	}
+	ended, err := r.opts.Filter.Ended(r.set.Collection)
+	if err == nil && ended {
+		r.Say("what was to be traced has ended")
+		r.stop()
+	}
+	return err
 }
 
 // sayLosses reports lost events if there are more than when last said.

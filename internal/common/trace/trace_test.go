@@ -117,7 +117,7 @@ func run(t *testing.T, missed func() (certain, possible uint64), args ...string)
 	}
 	losses.Open(&ebpf.Collection{}, missed)
 	opts := parse(t, args...)
-	return &Run{Out: output.NewWriter(stdout), env: env, opts: opts, tool: &Tool{}, losses: losses}, stdout, stderr
+	return &Run{Out: output.NewWriter(stdout), env: env, opts: opts, tool: &Tool{}, losses: losses, set: &attach.Set{}}, stdout, stderr
 }
 
 func TestLossesAreSaidWhenTheyGrow(t *testing.T) {
