@@ -22,9 +22,35 @@ type CgroupDir struct {
 	ID   uint64 // what bpf_get_current_cgroup_id gives for its processes
 }
 
+// OwnCgroup is the cgroup that this process is in.
+func OwnCgroup(t testing.TB) *CgroupDir {
+	t.Helper()
+	text, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := cgroup2Root(t)
+	for line := range strings.Lines(string(text)) {
+		if path, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::"); ok {
+			return statCgroup(t, filepath.Join(root, path))
+		}
+	}
+	t.Fatalf("this process is in no cgroup of version 2: %s", text)
+	return nil
+}
+
 // Cgroup makes a cgroup, which is removed at the end of the test; its processes
 // must have ended by then.
 func Cgroup(t testing.TB) *CgroupDir {
+	t.Helper()
+	dir, err := os.MkdirTemp(cgroup2Root(t), "gobcc-livetest-*")
+	if err != nil {
+		t.Fatalf("make a cgroup: %v", err)
+	}
+	return newCgroup(t, dir)
+}
+
+func cgroup2Root(t testing.TB) string {
 	t.Helper()
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
@@ -35,11 +61,7 @@ func Cgroup(t testing.TB) *CgroupDir {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp(root, "gobcc-livetest-*")
-	if err != nil {
-		t.Fatalf("make a cgroup: %v", err)
-	}
-	return newCgroup(t, dir)
+	return root
 }
 
 // Sub makes a cgroup below this one.
@@ -55,6 +77,11 @@ func (c *CgroupDir) Sub(name string) *CgroupDir {
 func newCgroup(t testing.TB, dir string) *CgroupDir {
 	t.Helper()
 	t.Cleanup(func() { removeCgroup(t, dir) })
+	return statCgroup(t, dir)
+}
+
+func statCgroup(t testing.TB, dir string) *CgroupDir {
+	t.Helper()
 	var st unix.Stat_t
 	if err := unix.Stat(dir, &st); err != nil {
 		t.Fatalf("stat %s: %v", dir, err)

@@ -180,3 +180,12 @@ func SetComm(name string) error {
 	}
 	return unix.Prctl(unix.PR_SET_NAME, pointer(&b[0]), 0, 0, 0)
 }
+
+// Comm is the name of the calling thread.
+func Comm() (string, error) {
+	var b [16]byte
+	if err := unix.Prctl(unix.PR_GET_NAME, pointer(&b[0]), 0, 0, 0); err != nil {
+		return "", fmt.Errorf("read this thread's name: %w", err)
+	}
+	return unix.ByteSliceToString(b[:]), nil
+}

@@ -81,9 +81,23 @@ func Need(t testing.TB) {
 	}
 }
 
+// NeedFast is Need for a test that starts the tool so often that it would take
+// minutes where the kernel runs under emulation. There it is skipped: what it is
+// about must not depend on the kernel, or be tested in short by another test.
+func NeedFast(t testing.TB) {
+	t.Helper()
+	Need(t)
+	if Guest() {
+		t.Skip("SKIPPED: for real machines only, as it takes long in an emulated guest")
+	}
+}
+
+// Guest reports whether this is an emulated guest, in which all is slow.
+func Guest() bool { return os.Getenv(guestVar) != "" }
+
 // limit is d, or ten times that in an emulated guest.
 func limit(d time.Duration) time.Duration {
-	if os.Getenv(guestVar) != "" {
+	if Guest() {
 		return 10 * d
 	}
 	return d

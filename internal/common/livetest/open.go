@@ -101,4 +101,16 @@ func ColdName(t testing.TB, s string) *byte {
 	return unsafe.SliceData(b)
 }
 
+// NoName points to memory that nobody may read, so that opening it fails with
+// EFAULT. It stays until the test ends.
+func NoName(t testing.TB) *byte {
+	t.Helper()
+	b, err := unix.Mmap(-1, 0, 1, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		t.Fatalf("map memory that can't be read: %v", err)
+	}
+	t.Cleanup(func() { _ = unix.Munmap(b) })
+	return unsafe.SliceData(b)
+}
+
 func pointer(p *byte) uintptr { return uintptr(unsafe.Pointer(p)) }

@@ -3,7 +3,10 @@ package livetest
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"unsafe"
 
@@ -125,6 +128,21 @@ func (r *URing) mmap(offset int64, size int) ([]byte, error) {
 		return nil, fmt.Errorf("map an io_uring: %w", err)
 	}
 	return b, nil
+}
+
+// Poller is the thread id of the kernel thread of a ring with SetupSQPoll. It
+// opens a file to find out.
+func (r *URing) Poller() (tid int, err error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", r.fd))
+	if err != nil {
+		return 0, fmt.Errorf("find the thread of an io_uring: %w", err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if number, ok := strings.CutPrefix(line, "SqThread:"); ok {
+			return strconv.Atoi(strings.TrimSpace(number))
+		}
+	}
+	return 0, fmt.Errorf("find the thread of an io_uring: none is named in %q", text)
 }
 
 // Close ends the ring. With SetupSQPoll its thread may go on for a moment.
