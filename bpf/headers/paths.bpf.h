@@ -16,7 +16,7 @@
 
 /* What is to be known of a path that was walked. User space takes these from the object's BTF. */
 enum path_mark {
-	PATH_CUT = 1,	      /* longer than PATH_MAX: the names nearest the root are missing */
+	PATH_CUT = 1,	      /* too long or too deep: the names nearest the root are missing */
 	PATH_DELETED = 2,     /* no longer has a name */
 	PATH_UNREACHABLE = 4, /* does not lie below the root it was looked at from */
 	PATH_WHOLE_FS = 8,    /* given from the root of its file system */
@@ -44,12 +44,15 @@ static __always_inline void path_begin(struct scratch *s, const struct path *pat
 	s->walk.root_mnt = NULL;
 	s->walk.off = off;
 	s->walk.marks = 0;
-	s->walk.whole_fs = 0;
 	if (!path_root_host) {
 		s->walk.root_dentry = BPF_CORE_READ(fs, root.dentry);
 		s->walk.root_mnt = mount_of(BPF_CORE_READ(fs, root.mnt));
 	} else if (mount_namespace(task) != path_host_mntns) {
-		s->walk.whole_fs = 1;
+		/*
+		 * Where another namespace has it mounted says nothing on the host; where it is in
+		 * its file system does.
+		 */
+		s->walk.marks |= PATH_WHOLE_FS;
 	}
 	/* As d_unlinked(): out of the hash, and not the root of anything. */
 	if (!BPF_CORE_READ(dentry, d_hash.pprev) && BPF_CORE_READ(dentry, d_parent) != dentry)
@@ -76,13 +79,9 @@ static __always_inline int path_step(struct scratch *s)
 			s->walk.mnt = parent_mnt;
 			return 0;
 		}
-		if (!s->walk.whole_fs) {
-			if (s->walk.root_dentry)
-				s->walk.marks |= PATH_UNREACHABLE;
-			return 1;
-		}
-		/* The top of another mount namespace: go on inside the file system. */
-		s->walk.marks |= PATH_WHOLE_FS;
+		if (s->walk.root_dentry)
+			s->walk.marks |= PATH_UNREACHABLE;
+		return 1;
 	}
 	if (parent == dentry || !parent) {
 		if (!(s->walk.marks & PATH_WHOLE_FS))

@@ -19,9 +19,8 @@ struct path_walk {
 	struct dentry *dentry, *root_dentry;
 	struct mount *mnt, *root_mnt;
 	__u32 off; /* where in the record the next name goes */
-	__u8 whole_fs;
 	__u8 marks;
-	__u16 unused;
+	__u8 unused[3];
 };
 
 struct scratch {

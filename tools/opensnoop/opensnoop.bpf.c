@@ -341,13 +341,16 @@ static __noinline int send_long(const struct event *head, const struct call *c)
 	e = (struct event *)s->record;
 	*e = *head;
 	if (!(e->marks & MARK_COMPLETED)) {
-		n = read_path(&s->record[sizeof(struct event)], PATH_MAX, c);
-		if (n > 0 && n <= PATH_MAX) {
+		/* With a byte more than a path can have, so that the longest is told from a longer one. */
+		n = read_path(&s->record[sizeof(struct event)], PATH_MAX + 1, c);
+		if (n > PATH_MAX) {
+			n = PATH_MAX;
+			e->marks |= MARK_PATH_CUT;
+		}
+		if (n > 0) {
 			off += n - 1;
 			e->path_len = n - 1;
 			first = s->record[sizeof(struct event)];
-			if (n == PATH_MAX)
-				e->marks |= MARK_PATH_CUT;
 		} else if (c->via != VIA_HANDLE) {
 			e->marks |= MARK_UNREADABLE;
 		}
@@ -357,7 +360,7 @@ static __noinline int send_long(const struct event *head, const struct call *c)
 		end = path_walk(slot, s, &start, off);
 		e->names_marks = s->walk.marks;
 		e->marks |= MARK_NAMES;
-		if (end >= off && end - off <= PATH_MAX + NAME_MAX + 1)
+		if (end >= off && end <= SCRATCH_SIZE)
 			e->names_len = end - off;
 		if (e->names_marks & PATH_WHOLE_FS) {
 			e->dev = BPF_CORE_READ(start.dentry, d_sb, s_dev);
