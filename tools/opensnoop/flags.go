@@ -110,10 +110,7 @@ type micros time.Duration
 func (m *micros) String() string { return time.Duration(*m).String() }
 func (m *micros) Type() string   { return "duration" }
 func (m *micros) Set(s string) error {
-	d, err := time.ParseDuration(s)
-	if err != nil {
-		d, err = time.ParseDuration(s + "us")
-	}
+	d, err := parseTime(s, "us")
 	if err != nil || d <= 0 {
 		return fmt.Errorf("%q is not a time: microseconds, or a number with ns, us, ms or s", s)
 	}
@@ -132,13 +129,18 @@ func (v *seconds) String() string {
 }
 func (v *seconds) Type() string { return "seconds" }
 func (v *seconds) Set(s string) error {
-	d, err := time.ParseDuration(s + "s")
-	if err != nil {
-		d, err = time.ParseDuration(s)
-	}
+	d, err := parseTime(s, "s")
 	if err != nil || d <= 0 {
 		return fmt.Errorf("%q is not a number of seconds above 0", s)
 	}
 	*v = seconds(d)
 	return nil
+}
+
+// parseTime reads a time with a unit, or a plain number of the given unit.
+func parseTime(s, unit string) (time.Duration, error) {
+	if strings.Trim(s, "+-.0123456789") == "" {
+		s += unit
+	}
+	return time.ParseDuration(s)
 }
