@@ -195,7 +195,16 @@ func globClass(glob string) (class string, n int) {
 		case c == '-':
 			b.WriteByte('-')
 		default:
-			b.WriteString(regexp.QuoteMeta(string(c)))
+			if c == '\\' {
+				if i++; i == len(glob) {
+					return "", 0
+				}
+				c = glob[i]
+			}
+			if strings.IndexByte(`\]^-[`, c) >= 0 {
+				b.WriteByte('\\')
+			}
+			b.WriteByte(c)
 		}
 		i++
 	}
