@@ -347,6 +347,9 @@ static __noinline int send_long(const struct event *head, const struct call *c)
 			n = PATH_MAX;
 			e->marks |= MARK_PATH_CUT;
 		}
+		/* Of an empty string 6.12 and older say 0, and not the 1 of its NUL. */
+		if (!n)
+			n = 1;
 		if (n > 0) {
 			off += n - 1;
 			e->path_len = n - 1;
