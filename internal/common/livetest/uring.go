@@ -133,16 +133,23 @@ func (r *URing) mmap(offset int64, size int) ([]byte, error) {
 // Poller is the thread id of the kernel thread of a ring with SetupSQPoll. It
 // opens a file to find out.
 func (r *URing) Poller() (tid int, err error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", r.fd))
-	if err != nil {
-		return 0, fmt.Errorf("find the thread of an io_uring: %w", err)
-	}
-	for line := range strings.Lines(string(text)) {
-		if number, ok := strings.CutPrefix(line, "SqThread:"); ok {
-			return strconv.Atoi(strings.TrimSpace(number))
+	err = retry(patience, func() error {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", r.fd))
+		if err != nil {
+			return fmt.Errorf("find the thread of an io_uring: %w", err)
 		}
-	}
-	return 0, fmt.Errorf("find the thread of an io_uring: none is named in %q", text)
+		for line := range strings.Lines(string(text)) {
+			if number, ok := strings.CutPrefix(line, "SqThread:"); ok {
+				tid, err = strconv.Atoi(strings.TrimSpace(number))
+			}
+		}
+		// It is -1 while the kernel uses the ring.
+		if err != nil || tid <= 0 {
+			return fmt.Errorf("find the thread of an io_uring: none is named in %q", text)
+		}
+		return nil
+	})
+	return tid, err
 }
 
 // Close ends the ring. With SetupSQPoll its thread may go on for a moment.

@@ -1,0 +1,206 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gobcc/gobcc/internal/common/livetest"
+)
+
+var (
+	lostText     = regexp.MustCompile(`lost (\d+) events:`)
+	possiblyText = regexp.MustCompile(`may have lost up to (\d+) events`)
+)
+
+// lostIn gives the last that a tool said of losses on standard error.
+func lostIn(stderr string) (lost, possibly uint64) {
+	for line := range strings.Lines(stderr) {
+		if m := lostText.FindStringSubmatch(line); m != nil {
+			lost, _ = strconv.ParseUint(m[1], 10, 64)
+		}
+		if m := possiblyText.FindStringSubmatch(line); m != nil {
+			possibly, _ = strconv.ParseUint(m[1], 10, 64)
+		}
+	}
+	return lost, possibly
+}
+
+// account checks that shown and lost are all there was. A program on a
+// tracepoint that was skipped for another may have had nothing to report; then
+// the tool says how many these may be.
+func account(t *testing.T, what string, done, shown, lost, possibly uint64) {
+	t.Helper()
+	if sum := shown + lost; sum > done || sum+possibly < done {
+		t.Errorf("%s: %d shown + %d lost is not %d (perhaps %d more were lost)", what, shown, lost, done, possibly)
+	}
+}
+
+// TestKernelStorm opens faster than can be shown through a small buffer.
+func TestKernelStorm(t *testing.T) {
+	const threads = 8
+	each := uint64(4000)
+	if livetest.Guest() {
+		each = 500
+	}
+	eachMode(t, func(t *testing.T, mode string) {
+		// The threads' paths are of one kind, and the prefix is compared in the
+		// kernel: whatever else this process opens takes no part.
+		dir := t.TempDir()
+		if len(dir) > 100 {
+			t.Fatalf("the prefix %s is too long for the kernel", dir)
+		}
+		small := livetest.Start(t, "--attach", mode, "-b", "1", "--path-prefix", dir)
+		big := livetest.Start(t, "--attach", mode, "--path-prefix", dir)
+		small.Ready()
+		big.Ready()
+		livetest.Threads(threads, func(i int) {
+			name := livetest.Name(fmt.Sprintf("%s/%d", dir, i))
+			for range each {
+				livetest.Openat(unix.AT_FDCWD, name, unix.O_RDONLY, 0)
+			}
+		})
+		for what, tool := range map[string]*livetest.Tool{"one page": small, "default": big} {
+			res := tool.Stop()
+			if res.Status != 0 {
+				t.Fatalf("status %d: %s", res.Status, res.Stderr)
+			}
+			lost, possibly := lostIn(res.Stderr)
+			shown := uint64(len(res.Lines()) - 1)
+			account(t, what, threads*each, shown, lost, possibly)
+			switch {
+			case what == "one page" && (lost == 0 || !strings.Contains(res.Stderr, "ring buffer full")):
+				t.Errorf("nothing was lost in a ring of a page: %s", res.Stderr)
+			case what == "default" && lost > 0:
+				t.Errorf("of %d opens %d were lost: %s", threads*each, lost, res.Stderr)
+			}
+			t.Logf("%s: %d shown, %d lost, perhaps %d more", what, shown, lost, possibly)
+		}
+	})
+}
+
+// TestKernelStormJSON has the losses in JSON and in words, which must agree.
+func TestKernelStormJSON(t *testing.T) {
+	const done = 5000
+	eachMode(t, func(t *testing.T, mode string) {
+		var tool *livetest.Tool
+		// -t instead of a prefix, which with --json is not compared in the kernel.
+		livetest.Threads(1, func(int) {
+			tool = livetest.Start(t, "--attach", mode, "-b", "1", "--json", "-t", fmt.Sprint(unix.Gettid()))
+			tool.Ready()
+			name := livetest.Name("/no/such/file")
+			for range done {
+				livetest.Openat(unix.AT_FDCWD, name, unix.O_RDONLY, 0)
+			}
+		})
+		res := tool.Stop()
+		list, last := decode(t, res)
+		lost, possibly := lostIn(res.Stderr)
+		if last.Lost != lost || last.PossiblyLost != possibly || last.Causes["ring_full"] == 0 {
+			t.Errorf("in JSON %d and %d are lost, in words %d and %d", last.Lost, last.PossiblyLost, lost, possibly)
+		}
+		var sum uint64
+		for _, n := range last.Causes {
+			sum += n
+		}
+		if sum != last.Lost {
+			t.Errorf("the causes %v are not %d in all", last.Causes, last.Lost)
+		}
+		account(t, "JSON", done, uint64(len(list)), last.Lost, last.PossiblyLost)
+	})
+}
+
+// TestKernelBlocked has more opens under way at the same time than kprobes can
+// hold returns for.
+func TestKernelBlocked(t *testing.T) {
+	const threads = 64
+	eachMode(t, func(t *testing.T, mode string) {
+		fifo := filepath.Join(t.TempDir(), "fifo")
+		if err := unix.Mkfifo(fifo, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		tool := livetest.Start(t, "--attach", mode, "--json", "-f", "O_NOCTTY", "-p", fmt.Sprint(os.Getpid()))
+		tool.Ready()
+		tids := make(chan int, threads)
+		opened := make(chan struct{})
+		go func() {
+			defer close(opened)
+			livetest.Threads(threads, func(int) {
+				tids <- unix.Gettid()
+				// The flag tells these opens from others.
+				if fd := livetest.Openat(unix.AT_FDCWD, livetest.Name(fifo), unix.O_RDONLY|unix.O_NOCTTY, 0); fd >= 0 {
+					unix.Close(fd)
+				}
+			})
+		}()
+		for range threads {
+			waitBlocked(t, <-tids)
+		}
+		w := livetest.Openat(unix.AT_FDCWD, livetest.Name(fifo), unix.O_WRONLY, 0)
+		defer unix.Close(w)
+		<-opened
+		res := tool.Stop()
+		list, last := decode(t, res)
+		shown := 0
+		for _, r := range list {
+			if r.path() == fifo && r.Errno == 0 {
+				shown++
+			}
+		}
+		t.Logf("%d shown, lost %v", shown, last.Causes)
+		if mode != "kprobe" && last.Lost > 0 {
+			t.Errorf("lost %v", last.Causes)
+		}
+		account(t, "blocked opens", threads, uint64(shown), last.Lost, last.PossiblyLost)
+	})
+}
+
+// TestKernelStartStop attaches and detaches again and again while files are
+// opened, and looks for what is left.
+func TestKernelStartStop(t *testing.T) {
+	rounds := 200
+	if livetest.Guest() {
+		rounds = 3
+	}
+	eachMode(t, func(t *testing.T, mode string) {
+		var over atomic.Bool
+		var opened atomic.Uint64
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			livetest.Threads(2, func(int) {
+				name := livetest.Name("/no/such/file")
+				for !over.Load() {
+					livetest.Openat(unix.AT_FDCWD, name, unix.O_RDONLY, 0)
+					opened.Add(1)
+					time.Sleep(50 * time.Microsecond) // leaves the processor to the tools
+				}
+			})
+		}()
+		defer func() {
+			over.Store(true)
+			<-done
+		}()
+		before := livetest.Snapshot(t)
+		for round := range rounds {
+			was := opened.Load()
+			tool := livetest.Start(t, "--attach", mode, "-b", "16", "-x", "-t", "1")
+			tool.Ready()
+			if res := tool.Stop(); res.Status != 0 || len(res.Lines()) != 1 {
+				t.Fatalf("round %d: status %d: %s%s", round, res.Status, res.Stdout, res.Stderr)
+			}
+			if opened.Load() == was {
+				t.Errorf("round %d: nothing was opened meanwhile", round)
+			}
+		}
+		livetest.NoLeak(t, before)
+	})
+}
