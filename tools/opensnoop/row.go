@@ -272,10 +272,10 @@ func (p *printer) appendRow(dst []byte, o *opened, path []byte, text string) []b
 		if p.first == 0 {
 			p.first = o.TimeNs
 		}
-		dst = output.AppendDuration(dst, int64(o.TimeNs-p.first), time.Second, 9, -14)
+		dst = append(output.AppendDuration(dst, int64(o.TimeNs-p.first), time.Second, 9, -13), ' ')
 	}
 	if opts.uid {
-		dst = output.AppendInt(dst, int64(o.Uid), -6)
+		dst = append(output.AppendUint(dst, uint64(o.Uid), -5), ' ')
 	}
 	id := o.Pid
 	if opts.Filter.TID() != 0 {
