@@ -122,9 +122,6 @@ func (k *Kernel) Open(spec *ebpf.CollectionSpec, hooks []Hook, opts Options) (*S
 		return nil, err
 	}
 	prune(spec, results)
-	// Up to 5.10 BPF memory counts against a limit that is 64 KiB by default. If
-	// it can't be lifted, loading fails, and that is where it is explained.
-	_ = rlimit.RemoveMemlock()
 	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
 		MapReplacements: opts.Maps,
 		Cache:           k.cache,
@@ -149,6 +146,10 @@ func (k *Kernel) Open(spec *ebpf.CollectionSpec, hooks []Hook, opts Options) (*S
 
 // Plan finds a way for every hook without loading the object.
 func (k *Kernel) Plan(spec *ebpf.CollectionSpec, hooks []Hook, mode Mode) ([]Result, error) {
+	// Up to 5.10 BPF memory counts against a limit that is 64 KiB by default, for
+	// all processes of a user. If it can't be lifted, loading fails, and that is
+	// where it is explained.
+	_ = rlimit.RemoveMemlock()
 	var results []Result
 	for i := range hooks {
 		if len(results) > 0 && hooks[i].Unless != "" && hooks[i].Unless == results[len(results)-1].Mode {
