@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/user"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +13,9 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+
+	"github.com/gobcc/gobcc/internal/common/attach"
 )
 
 // object has the constants and maps of filter.bpf.h.
@@ -229,15 +233,81 @@ func TestLookupUserAgreesWithTheSystem(t *testing.T) {
 	}
 }
 
-// The hook that follows processes is the same in every mode, and can't be done
-// without.
+// The hook that watches the picked processes is the same in every mode, and can't
+// be done without; what they start is only of interest with --follow.
 func TestHook(t *testing.T) {
-	f, err := parse("-p", "1", "--follow")
+	for args, want := range map[string]string{"-p 1": "follow_exit", "-p 1 --follow": "follow_exit follow_fork"} {
+		f, err := parse(strings.Fields(args)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := f.Hook()
+		if h.Optional || len(h.Choices) != 1 || h.Choices[0].Mode != attach.Auto || !slices.Equal(h.Choices[0].Needs, h.Choices[0].Programs) {
+			t.Errorf("%s: %+v", args, h)
+		} else if got := strings.Join(h.Choices[0].Programs, " "); got != want {
+			t.Errorf("%s: %s, not %s", args, got, want)
+		}
+	}
+}
+
+// otherThread starts a thread beside the one that runs the tests, and gives its
+// id; it ends with the test.
+func otherThread(t *testing.T) int {
+	t.Helper()
+	ids, done, ended := make(chan int), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		runtime.LockOSThread() // never unlocked: the thread ends with its goroutine
+		ids <- unix.Gettid()
+		<-done
+	}()
+	t.Cleanup(func() { close(done); <-ended })
+	return <-ids
+}
+
+// /proc has directories for threads too, though it doesn't list them: -p of one
+// would show nothing at all.
+func TestThreadsAreNoProcesses(t *testing.T) {
+	tid := otherThread(t)
+	if tid == os.Getpid() { // the process's first thread: take one more
+		tid = otherThread(t)
+	}
+	f, err := parse("-p", strconv.Itoa(tid))
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := f.Hook()
-	if !f.Follow || h.Optional || len(h.Choices) != 1 || !slices.Equal(h.Choices[0].Needs, h.Choices[0].Programs) {
-		t.Errorf("%+v", h)
+	want := fmt.Sprintf("--pid: %d is a thread of process %d, not a process", tid, os.Getpid())
+	if _, err := f.Apply(object()); err == nil || err.Error() != want {
+		t.Errorf("%v, not %s", err, want)
+	}
+	if f, err = parse("-t", strconv.Itoa(tid)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Apply(object()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestProcessOf(t *testing.T) {
+	for tid, want := range map[uint32]uint32{
+		uint32(os.Getpid()): uint32(os.Getpid()), uint32(otherThread(t)): uint32(os.Getpid()), 1<<31 - 1: 0,
+	} {
+		if got := processOf(tid); got != want {
+			t.Errorf("thread %d belongs to process %d, not %d", tid, got, want)
+		}
+	}
+}
+
+// A thread that was picked ends the run with its own end; without a pick nothing
+// does. Processes need the map, and so a kernel.
+func TestEnded(t *testing.T) {
+	for args, want := range map[string]bool{"": false, "-n cat": false, "-t " + strconv.Itoa(os.Getpid()): false, "-t " + gone: true} {
+		f, err := parse(strings.Fields(args)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := f.Ended(nil); err != nil || got != want {
+			t.Errorf("%s: ended %v, %v", args, got, err)
+		}
 	}
 }

@@ -56,6 +56,7 @@ func parse(t *testing.T, args ...string) *Options {
 	fs := pflag.NewFlagSet("tool", pflag.ContinueOnError)
 	o := Flags(fs)
 	o.Filter.PIDFlag("p")
+	o.Filter.TIDFlag("t")
 	if err := fs.Parse(args); err != nil {
 		t.Fatal(err)
 	}
@@ -194,6 +195,74 @@ func TestDrained(t *testing.T) {
 	r.lossTime = r.lossTime.Add(-lossInterval)
 	if err := r.drained(); err != nil || reads != 2 {
 		t.Errorf("losses were looked for %d times, %v", reads, err)
+	}
+}
+
+// A run whose only thread has ended says so and ends; with a command, that is
+// waited for.
+func TestStopIfEnded(t *testing.T) {
+	for _, test := range []struct {
+		args    string
+		command bool
+		stops   bool
+	}{
+		{"", false, false},
+		{"-t " + strconv.Itoa(os.Getpid()), false, false},
+		{"-t 2147483647", false, true},
+		{"-t 2147483647", true, false},
+	} {
+		r, _, stderr := run(t, func() (uint64, uint64) { return 0, 0 }, strings.Fields(test.args)...)
+		ctx, stop := context.WithCancel(context.Background())
+		r.stop = stop
+		if test.command {
+			r.ended = make(chan ending, 1)
+		}
+		if err := r.drained(); err != nil {
+			t.Fatal(err)
+		}
+		if stopped := ctx.Err() != nil; stopped != test.stops || stopped != strings.Contains(stderr.String(), "has ended") {
+			t.Errorf("%s, command %v: stopped %v, %q", test.args, test.command, stopped, stderr)
+		}
+		stop()
+	}
+}
+
+func TestStatusIsTheCommands(t *testing.T) {
+	r := &Run{}
+	if err := r.status(); err != nil {
+		t.Errorf("without a command: %v", err)
+	}
+	broken := errors.New("broken")
+	for _, test := range []struct {
+		ending ending
+		want   error
+	}{{ending{}, nil}, {ending{status: 7}, cli.Status(7)}, {ending{err: broken}, broken}} {
+		r.ended = make(chan ending, 1)
+		r.ended <- test.ending
+		if err := r.status(); !errors.Is(err, test.want) {
+			t.Errorf("%+v: %v", test.ending, err)
+		}
+	}
+}
+
+func TestABadTypesFileIsBadUsage(t *testing.T) {
+	for _, file := range []string{"trace_test.go", "/no/such/file", "/dev/null"} {
+		_, err := parse(t, "--btf", file).openKernel()
+		var usage *cli.Usage
+		if !errors.As(err, &usage) || !strings.HasPrefix(err.Error(), "--btf: ") {
+			t.Errorf("%s: %v", file, err)
+		}
+	}
+}
+
+func TestMode(t *testing.T) {
+	r := &Run{set: &attach.Set{Results: []attach.Result{
+		{Hook: &attach.Hook{Name: "a"}, Mode: attach.Kprobe}, {Hook: &attach.Hook{Name: "b"}},
+	}}}
+	for hook, want := range map[string]attach.Mode{"a": attach.Kprobe, "b": "", "c": ""} {
+		if got := r.Mode(hook); got != want {
+			t.Errorf("%s: %q", hook, got)
+		}
 	}
 }
 
