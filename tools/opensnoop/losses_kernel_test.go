@@ -44,6 +44,44 @@ func account(t *testing.T, what string, done, shown, lost, possibly uint64) {
 	}
 }
 
+// TestKernelThreads opens in 64 threads at the same time, each as often.
+func TestKernelThreads(t *testing.T) {
+	const threads = 64
+	eachMode(t, func(t *testing.T, mode string) {
+		there := filepath.Join(t.TempDir(), "there")
+		if err := os.WriteFile(there, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		tool := livetest.Start(t, "--attach", mode, "--json", "-F", "--path", there, "-p", fmt.Sprint(os.Getpid()))
+		tool.Ready()
+		fds := make([]map[[2]int]int, threads) // how often a thread got a descriptor
+		livetest.Threads(threads, func(i int) {
+			fds[i] = map[[2]int]int{}
+			name := livetest.Name(there)
+			for range times {
+				fd := livetest.Openat(unix.AT_FDCWD, name, unix.O_RDONLY, 0)
+				fds[i][[2]int{unix.Gettid(), fd}]++
+				unix.Close(fd)
+			}
+		})
+		list, last := decode(t, tool.Stop())
+		want := map[[2]int]int{}
+		for _, of := range fds {
+			for key, n := range of {
+				want[key] += n
+			}
+		}
+		for _, r := range list {
+			key := [2]int{r.TID, r.FD}
+			if want[key]--; want[key] < 0 {
+				t.Errorf("thread %d got descriptor %d less often than shown", r.TID, r.FD)
+			}
+		}
+		t.Logf("%d shown, %d lost (%v), perhaps %d more", len(list), last.Lost, last.Causes, last.PossiblyLost)
+		account(t, "64 threads", threads*times, uint64(len(list)), last.Lost, last.PossiblyLost)
+	})
+}
+
 // TestKernelStorm opens faster than can be shown through a small buffer.
 func TestKernelStorm(t *testing.T) {
 	const threads = 8

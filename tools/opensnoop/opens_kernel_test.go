@@ -51,7 +51,6 @@ func openScenes(t *testing.T, mode string) []scene {
 	scenes = append(scenes,
 		scene{name: "creat", play: func(s *script) { playCreat(s, "creat", livetest.Creat, name) }},
 		scene{name: "creat_32", play: func(s *script) { playCreat(s, "creat/32", livetest.Int80Creat, lowName(s)) }},
-		scene{name: "other threads", play: playThreads},
 		scene{name: "name not in memory yet", play: playCold},
 		scene{name: "name nowhere in memory", play: playFault},
 	)
@@ -129,29 +128,6 @@ func playCreat(s *script, via string, creat func(*byte, uint32) (int, bool), nam
 			}
 			s.open(open{path: path, full: path, errno: errno, mode: "0640", via: via,
 				flags: "O_WRONLY|O_CREAT|O_TRUNC", value: unix.O_WRONLY | unix.O_CREAT | unix.O_TRUNC}, fd)
-		}
-	}
-}
-
-// playThreads opens in many threads at the same time.
-func playThreads(s *script) {
-	const threads = 64
-	there := s.file(s.dir, "there")
-	s.unordered = true
-	type result struct{ tid, fd int }
-	results := make([][]result, threads)
-	livetest.Threads(threads, func(i int) {
-		for range times {
-			fd := livetest.Openat(unix.AT_FDCWD, name(there), unix.O_RDONLY, 0)
-			unix.Close(fd)
-			results[i] = append(results[i], result{unix.Gettid(), fd})
-		}
-	})
-	for _, of := range results {
-		for _, r := range of {
-			want := reads(there, there)
-			want.tid = r.tid
-			s.keep(want, r.fd)
 		}
 	}
 }
