@@ -123,13 +123,11 @@ func TestApplySetsThePIDNamespace(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := link
-	if got == 0 {
-		want = "pid:[4026531836]" // in the first the kernel need not look
-	} else {
-		link = fmt.Sprintf("pid:[%d]", got)
+	if link == "pid:[4026531836]" { // the first: the kernel side need not look
+		want = "pid:[0]"
 	}
-	if link != want {
-		t.Errorf("the constant is %d, and the namespace %s", got, want)
+	if have := fmt.Sprintf("pid:[%d]", got); have != want {
+		t.Errorf("the constant is %s, and the namespace %s", have, link)
 	}
 }
 
@@ -234,18 +232,33 @@ func TestLookupUserAgreesWithTheSystem(t *testing.T) {
 }
 
 // The hook that watches the picked processes is the same in every mode, and can't
-// be done without; what they start is only of interest with --follow.
-func TestHook(t *testing.T) {
-	for args, want := range map[string]string{"-p 1": "follow_exit", "-p 1 --follow": "follow_exit follow_fork"} {
-		f, err := parse(strings.Fields(args)...)
+// be done without; what they start is only of interest with --follow, and a tool
+// may see to their ends itself.
+func TestHooks(t *testing.T) {
+	for _, test := range []struct {
+		args  string
+		exits bool
+		want  string
+	}{
+		{"-p 1", false, "follow_exit"},
+		{"-p 1 --follow", false, "follow_exit follow_fork"},
+		{"-p 1", true, ""},
+		{"-p 1 --follow", true, "follow_fork"},
+		{"", false, ""},
+	} {
+		f, err := parse(strings.Fields(test.args)...)
 		if err != nil {
 			t.Fatal(err)
 		}
-		h := f.Hook()
-		if h.Optional || len(h.Choices) != 1 || h.Choices[0].Mode != attach.Auto || !slices.Equal(h.Choices[0].Needs, h.Choices[0].Programs) {
-			t.Errorf("%s: %+v", args, h)
-		} else if got := strings.Join(h.Choices[0].Programs, " "); got != want {
-			t.Errorf("%s: %s, not %s", args, got, want)
+		var got []string
+		for _, h := range f.Hooks(test.exits) {
+			if h.Optional || len(h.Choices) != 1 || h.Choices[0].Mode != attach.Auto || !slices.Equal(h.Choices[0].Needs, h.Choices[0].Programs) {
+				t.Errorf("%s: %+v", test.args, h)
+			}
+			got = append(got, h.Choices[0].Programs...)
+		}
+		if strings.Join(got, " ") != test.want {
+			t.Errorf("%s: %s, not %s", test.args, got, test.want)
 		}
 	}
 }
