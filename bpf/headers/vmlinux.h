@@ -172,16 +172,44 @@ struct nsproxy {
 	struct mnt_namespace *mnt_ns;
 };
 
+typedef struct {
+	u32 val;
+} kuid_t;
+
+struct tty_struct {
+	char name[64];
+};
+
 struct signal_struct {
 	atomic_t live;
+	struct tty_struct *tty;
+	u64 utime, stime;
+	unsigned long maxrss;
+	unsigned long long sum_sched_runtime;
+};
+
+struct mm_struct {
+	unsigned long arg_start, arg_end, env_start, env_end;
+	struct file *exe_file;
+};
+
+struct linux_binprm {
+	int argc;
+	const char *filename, *interp;
 };
 
 struct task_struct {
 	struct thread_info thread_info;
 	unsigned int flags;
+	struct mm_struct *mm;
+	int exit_code;
 	int pid, tgid;
 	struct task_struct *real_parent, *group_leader;
 	struct pid *thread_pid;
+	u64 start_boottime;
+	kuid_t loginuid;
+	unsigned int sessionid;
+	u64 self_exec_id;
 	char comm[TASK_COMM_LEN];
 	struct fs_struct *fs;
 	struct files_struct *files;

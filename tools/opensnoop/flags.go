@@ -6,7 +6,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -102,45 +101,4 @@ func appendFlags(dst []byte, flags uint64) []byte {
 // flagNames gives the same as a list.
 func flagNames(flags uint64) []string {
 	return strings.Split(string(appendFlags(make([]byte, 0, 16*(1+bits.OnesCount64(flags))), flags)), "|")
-}
-
-// micros is a flag value: a duration, plain numbers being microseconds.
-type micros time.Duration
-
-func (m *micros) String() string { return time.Duration(*m).String() }
-func (m *micros) Type() string   { return "duration" }
-func (m *micros) Set(s string) error {
-	d, err := parseTime(s, "us")
-	if err != nil || d <= 0 {
-		return fmt.Errorf("%q is not a time: microseconds, or a number with ns, us, ms or s", s)
-	}
-	*m = micros(d)
-	return nil
-}
-
-// seconds is a flag value: a duration, plain numbers being seconds.
-type seconds time.Duration
-
-func (v *seconds) String() string {
-	if *v == 0 {
-		return ""
-	}
-	return time.Duration(*v).String()
-}
-func (v *seconds) Type() string { return "seconds" }
-func (v *seconds) Set(s string) error {
-	d, err := parseTime(s, "s")
-	if err != nil || d <= 0 {
-		return fmt.Errorf("%q is not a number of seconds above 0", s)
-	}
-	*v = seconds(d)
-	return nil
-}
-
-// parseTime reads a time with a unit, or a plain number of the given unit.
-func parseTime(s, unit string) (time.Duration, error) {
-	if strings.Trim(s, "+-.0123456789") == "" {
-		s += unit
-	}
-	return time.ParseDuration(s)
 }

@@ -175,8 +175,8 @@ func TestHooksAndObjectAgree(t *testing.T) {
 	spec := object(t)
 	for _, timed := range []bool{true, false} {
 		used := map[string]bool{}
-		follow := newPrinter(t, "-p", "1", "--follow").opts.Filter.Hook()
-		for _, h := range append(hooks(timed), follow) {
+		follow := newPrinter(t, "-p", "1", "--follow").opts.Filter.Hooks(false)
+		for _, h := range append(hooks(timed), follow...) {
 			for _, c := range h.Choices {
 				for _, name := range c.Programs {
 					if spec.Programs[name] != nil {

@@ -4,11 +4,11 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
-	"time"
 
 	"github.com/spf13/pflag"
 
 	"github.com/gobcc/gobcc/internal/common/cli"
+	"github.com/gobcc/gobcc/internal/common/duration"
 	"github.com/gobcc/gobcc/internal/common/manual"
 	"github.com/gobcc/gobcc/internal/common/trace"
 )
@@ -19,14 +19,13 @@ type options struct {
 	timestamp  bool
 	uid        bool
 	failed     bool
-	duration   seconds
 	extended   bool
 	flags      flagFilter
 	fullPath   bool
 	errnoNames bool
 	flagNames  bool
 	latency    bool
-	minLatency micros
+	minLatency duration.Micros
 	pathRoot   string
 	globs      []string
 	prefix     string
@@ -51,10 +50,9 @@ func defineFlags(fs *pflag.FlagSet) *options {
 	fs.BoolVar(&o.latency, "latency", false, "show how long each open took, in microseconds")
 	fs.StringVar(&o.pathRoot, "path-root", "process", "with -F, show paths as seen from the root of the `process|host`")
 	fs.BoolVar(&o.summary, "summary", false, "show no rows, but counts by process and path at the end")
-	fs.VarP(&o.duration, "duration", "d", "end after `SECONDS`")
 	manual.Values(fs, "path-root", "process", "host")
 	manual.Place(fs, manual.Output, "timestamp", "print-uid", "extended-fields", "full-path", "errno-names",
-		"flag-names", "latency", "path-root", "summary", "duration")
+		"flag-names", "latency", "path-root", "summary")
 
 	fs.BoolVarP(&o.failed, "failed", "x", false, "only opens that failed")
 	fs.VarP(&o.flags, "flag-filter", "f", "only opens with this `FLAG`: O_WRONLY, O_CREAT, ... (repeatable: any of them)")
@@ -70,6 +68,7 @@ func defineFlags(fs *pflag.FlagSet) *options {
 	manual.Completes(fs, "path-prefix", manual.File)
 
 	o.Options = trace.Flags(fs)
+	o.DurationFlag("d")
 	o.Filter.PIDFlag("p")
 	o.Filter.TIDFlag("t")
 	o.Filter.UserFlag("u")
@@ -102,7 +101,6 @@ func (o *options) check(args []string) error {
 		}
 		o.patterns = append(o.patterns, re)
 	}
-	o.Duration = time.Duration(o.duration)
 	return nil
 }
 

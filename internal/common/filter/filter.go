@@ -90,17 +90,25 @@ func (f *Filter) TID() uint32 { return f.tid }
 // Picks reports whether single processes are picked, with -p or by a command.
 func (f *Filter) Picks() bool { return len(f.PIDs) > 0 }
 
-// Hook is what keeps the picked processes up to date: one that ends leaves them,
-// so that another which gets its number is not taken for it.
-func (f *Filter) Hook() attach.Hook {
-	programs, sees := []string{"follow_exit"}, "the end of a process"
+// Hooks are what keeps the picked processes up to date, if any are: one that ends
+// leaves them, so that another which gets its number is not taken for it. exits
+// says that the tool sees to the ends itself.
+func (f *Filter) Hooks(exits bool) []attach.Hook {
+	var programs []string
+	sees := "the end of a process"
+	if f.Picks() && !exits {
+		programs = append(programs, "follow_exit")
+	}
 	if f.Follow {
 		programs, sees = append(programs, "follow_fork"), "what the processes start"
 	}
-	return attach.Hook{
+	if len(programs) == 0 {
+		return nil
+	}
+	return []attach.Hook{{
 		Name: "follow", Sees: sees,
 		Choices: []attach.Choice{{Mode: attach.Auto, Programs: programs, Needs: programs}},
-	}
+	}}
 }
 
 // Apply sets the filters in a spec that is not loaded yet, and gives the pinned

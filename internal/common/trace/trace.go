@@ -20,6 +20,7 @@ import (
 	"github.com/gobcc/gobcc/internal/common/cli"
 	"github.com/gobcc/gobcc/internal/common/clock"
 	"github.com/gobcc/gobcc/internal/common/command"
+	"github.com/gobcc/gobcc/internal/common/duration"
 	"github.com/gobcc/gobcc/internal/common/events"
 	"github.com/gobcc/gobcc/internal/common/filter"
 	"github.com/gobcc/gobcc/internal/common/manual"
@@ -34,13 +35,17 @@ const readyFD = "GOBCC_READY_FD"
 // lossInterval is how often a run looks for lost events.
 const lossInterval = time.Second
 
+// patience is how long a run waits at most, after its command has ended, for what
+// the kernel tells later.
+const patience = 500 * time.Millisecond
+
 // Options are the flags that all tools have.
 type Options struct {
 	Filter *filter.Filter
 	JSON   bool
-	// Duration ends the run; 0 is never. Tools define the flag for it.
-	Duration time.Duration
 
+	fs        *pflag.FlagSet
+	duration  duration.Seconds
 	attach    string
 	btf       string
 	verbose   bool
@@ -53,7 +58,7 @@ type Options struct {
 // Flags defines the flags that all tools have. Call it after defining the tool's
 // own, so that those come first in its manual.
 func Flags(fs *pflag.FlagSet) *Options {
-	o := &Options{Filter: filter.Flags(fs)}
+	o := &Options{Filter: filter.Flags(fs), fs: fs}
 	fs.StringVar(&o.runAs, "run-as", "", "start the command as `USER`, by name or number")
 	fs.BoolVar(&o.JSON, "json", false, "write JSON Lines: an object an event, and objects that count losses")
 	fs.IntVarP(&o.pages, "buffer-pages", "b", events.DefaultPages, "size of the ring buffer in `PAGES` of 4 KiB, rounded up to a power of 2")
@@ -72,6 +77,12 @@ func Flags(fs *pflag.FlagSet) *Options {
 	return o
 }
 
+// DurationFlag defines --duration with the tool's letter.
+func (o *Options) DurationFlag(letter string) {
+	o.fs.VarP(&o.duration, "duration", letter, "end after `SECONDS`")
+	manual.Place(o.fs, manual.Output, "duration")
+}
+
 // Tool is what a tool brings to its run.
 type Tool struct {
 	Spec  *ebpf.CollectionSpec
@@ -82,6 +93,15 @@ type Tool struct {
 	Header  string   // printed before the first row, unless JSON is asked for
 	// Handle writes what belongs to a record of the ring buffer.
 	Handle func(r *Run, record []byte) error
+	// Drained is called each time the ring buffer is empty, at most 50 ms apart;
+	// may be nil.
+	Drained func(r *Run) error
+	// Waiting reports whether something is still to come of what a command did
+	// before it ended; may be nil.
+	Waiting func() bool
+	// Exits says that a program of the tool's own on the end of processes calls
+	// exited() of follow.bpf.h, after its other work.
+	Exits bool
 	// Finish writes what is to come at the end; may be nil.
 	Finish func(r *Run) error
 }
@@ -194,9 +214,7 @@ func (r *Run) open() error {
 			return err
 		}
 	}
-	if r.opts.Filter.Picks() {
-		hooks = append([]attach.Hook{r.opts.Filter.Hook()}, hooks...)
-	}
+	hooks = append(r.opts.Filter.Hooks(r.tool.Exits), hooks...)
 	if r.opts.stats {
 		if r.stats, err = startStatistics(); err != nil {
 			return err
@@ -290,9 +308,9 @@ func (r *Run) loop(ctx context.Context, cmd *command.Command) error {
 	}
 	defer stop()
 	r.stop = stop
-	if r.opts.Duration > 0 {
+	if r.opts.duration > 0 {
 		var cancel context.CancelFunc
-		running, cancel = context.WithTimeout(running, r.opts.Duration)
+		running, cancel = context.WithTimeout(running, time.Duration(r.opts.duration))
 		defer cancel()
 	}
 	if cmd != nil {
@@ -310,8 +328,25 @@ func (r *Run) loop(ctx context.Context, cmd *command.Command) error {
 	if err := r.reader.Run(running, r.handle, r.drained); err != nil {
 		return err
 	}
+	if cmd != nil && r.tool.Waiting != nil {
+		if err := r.linger(ctx); err != nil {
+			return err
+		}
+	}
 	r.set.Detach()
 	return r.reader.Drain(r.handle)
+}
+
+// linger goes on for a moment as long as the tool waits for something.
+func (r *Run) linger(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	defer cancel()
+	return r.reader.Run(ctx, r.handle, func() error {
+		if !r.tool.Waiting() {
+			cancel()
+		}
+		return r.drained()
+	})
 }
 
 // ending is how a command ended.
@@ -361,6 +396,11 @@ func (r *Run) handle(record []byte) error { return r.tool.Handle(r, record) }
 // drained is called each time the ring buffer is empty.
 func (r *Run) drained() error {
 	r.Wall.Refresh()
+	if r.tool.Drained != nil {
+		if err := r.tool.Drained(r); err != nil {
+			return err
+		}
+	}
 	if now := time.Now(); now.Sub(r.lossTime) >= lossInterval {
 		r.lossTime = now
 		if err := r.sayLosses(); err != nil {

@@ -102,7 +102,7 @@ func TestDefaults(t *testing.T) {
 	if size := spec.Maps["events"].MaxEntries; size != 8<<20 {
 		t.Errorf("the ring has %d bytes", size)
 	}
-	if o.JSON || o.Duration != 0 || o.verbose || o.stats || o.preflight || o.attach != "auto" {
+	if o.JSON || o.duration != 0 || o.verbose || o.stats || o.preflight || o.attach != "auto" {
 		t.Errorf("%+v", o)
 	}
 }

@@ -1,0 +1,680 @@
+//go:build ignore
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_tracing.h>
+#include "events.bpf.h"
+#include "filter.bpf.h"
+#include "follow.bpf.h"
+#include "paths.bpf.h"
+#include "syscall.bpf.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* So much of the arguments or the environment goes into one record. */
+#define CHUNK 4096
+/* So much of an argument is read at a time. */
+#define PIECE 1024
+#define MAX_ANCESTORS 32
+#define TTY_LEN 16
+/* The kernel keeps no more of an interpreter's path (BINPRM_BUF_SIZE). */
+#define INTERP_LEN 256
+#define UNSET 0xffffffff
+
+/* What a record is. All but the last two are parts that come before the exec that they belong to. */
+enum kind {
+	KIND_ARGS,	/* a piece of the arguments: strings with their NULs */
+	KIND_ENV,	/* a piece of the environment */
+	KIND_EXE,	/* the names of the file that runs, leaf first */
+	KIND_CWD,	/* those of the working directory */
+	KIND_ANCESTORS, /* struct ancestor, the parent first */
+	KIND_EXEC,	/* struct exec, with what is left of the arguments behind it */
+	KIND_EXIT,	/* struct exit */
+	KIND_TIMES,	/* struct times */
+};
+
+enum mark {
+	MARK_COMPAT = 1,   /* by a 32-bit program */
+	MARK_EXECVEAT = 2, /* a failed execveat(), not execve(): of one that worked, nobody knows */
+	MARK_UNREADABLE = 4, /* arguments could not be read from the program's memory */
+	MARK_NO_NAME = 8,    /* nor could the file's name */
+};
+
+/* The head of a part. */
+struct part {
+	__u64 id; /* of the exec */
+	__u8 kind;
+	__u8 marks; /* enum path_mark, of names */
+	__u16 unused;
+	__u32 dev;
+};
+
+struct ancestor {
+	__u32 pid;
+	__u8 comm[TASK_COMM_LEN];
+};
+
+/* No padding. Behind it: the file's name, the interpreter's name, arguments. */
+struct exec {
+	__u64 id; /* the same in the exit; must come first */
+	__u8 kind;
+	__u8 marks;
+	__u16 filename_len, interp_len, args_len;
+	__u64 time_ns;
+	__u64 cgroup_id;
+	__u64 args_bytes; /* in all, read or not */
+	__u64 env_bytes;
+	__u32 pid, tid, ppid, uid;
+	__s32 ret;
+	__u32 argc, cpu;
+	__u32 loginuid, sessionid; /* UNSET if there is none */
+	__u32 unused;
+	__u8 comm[TASK_COMM_LEN];
+	__u8 parent_comm[TASK_COMM_LEN];
+	__u8 tty[TTY_LEN];
+};
+
+/* The end of a process. */
+struct exit {
+	__u64 id;
+	__u8 kind, unused[3];
+	__s32 code; /* as wait(2) gives it */
+	__u64 time_ns, start_ns;
+	__u64 cgroup_id;
+	__u64 max_rss_pages;
+	__u32 pid, ppid, uid, tid;
+	__u8 comm[TASK_COMM_LEN];
+	__u8 parent_comm[TASK_COMM_LEN];
+};
+
+/* What a process used. It comes when the process is reaped: only then it is complete. */
+struct times {
+	__u64 id;
+	__u8 kind, unused[7];
+	__u64 user_ns, system_ns; /* by the tick, so only their ratio is good */
+	__u64 runtime_ns;	  /* exact */
+};
+
+const volatile __u32 filter_ppid = 0;
+const volatile __u32 max_bytes = 128 * 1024;
+const volatile bool want_env = false;
+const volatile bool want_exe = false;
+const volatile bool want_cwd = false;
+const volatile __u32 want_ancestors = 0;
+
+/* The functions and tracepoints below as this file takes them; user space compares with the kernel's. */
+const volatile struct {
+	long (*syscall)(const struct pt_regs *);
+	void (*sys_exit)(struct pt_regs *, long);
+	void (*sched_process_exec)(struct task_struct *, int, struct linux_binprm *);
+	void (*sched_process_exit)(struct task_struct *);
+	void (*sched_process_free)(struct task_struct *);
+} prototypes;
+
+/* Puts these into the object's types, from which the Go ones are made. */
+const volatile struct {
+	struct part part;
+	struct ancestor ancestor;
+	struct exec exec;
+	struct exit exit;
+	struct times times;
+	enum kind kind;
+	enum mark mark;
+} types;
+
+/* A call that has begun, in kprobe mode. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8192);
+	__type(key, __u64);
+	__type(value, __u64); /* the pt_regs */
+} calls SEC(".maps");
+
+/* A walk along the arguments that a failed call was given; one for each scratch buffer. */
+struct args_walk {
+	__u64 argv;  /* where the next pointer is */
+	__u64 arg;   /* what is left of the argument at hand, or 0 */
+	__u64 bytes; /* in all */
+	__u64 id;
+	__u32 argc;
+	__u32 len; /* in the record */
+	__u8 compat, unreadable, failed, unused[5];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SCRATCH_SLOTS);
+	__type(key, __u32);
+	__type(value, struct args_walk);
+} args_walks SEC(".maps");
+
+/* Tells one run of a program from every other, with nothing to remember about it. */
+static __always_inline __u64 id_of(const struct task_struct *task)
+{
+	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
+
+	return (BPF_CORE_READ(leader, start_boottime) ^ (__u64)BPF_CORE_READ(leader, tgid) << 42) +
+	       BPF_CORE_READ(leader, self_exec_id) * 0x9e3779b97f4a7c15;
+}
+
+static __always_inline void part_head(struct scratch *s, __u64 id, __u8 kind)
+{
+	struct part *p = (struct part *)s->record;
+
+	p->id = id;
+	p->kind = kind;
+	p->marks = 0;
+	p->unused = 0;
+	p->dev = 0;
+}
+
+/*
+ * Sends what of a process's memory does not fit into the last record: all but the last CHUNK or less.
+ * Returns how much of it remains, or a negative number if something could not be sent.
+ */
+static __noinline long send_memory(struct scratch *s, __u64 id, __u64 *from, __u64 bytes,
+				   __u32 kind)
+{
+	for (int i = 0; i < 4096; i++) {
+		if (bytes <= CHUNK)
+			return bytes;
+		part_head(s, id, kind);
+		if (bpf_probe_read_user(&s->record[sizeof(struct part)], CHUNK, (void *)*from))
+			return bytes; /* reading it again at the end will fail again, and say so */
+		if (event_send(s->record, sizeof(struct part) + CHUNK))
+			return -1;
+		*from += CHUNK;
+		bytes -= CHUNK;
+	}
+	return bytes;
+}
+
+/* Sends the names of a path. Returns 0, or an error. */
+static __noinline long send_names(struct scratch *s, __u32 slot, __u64 id, const struct path *path,
+				  __u32 kind)
+{
+	struct part *p = (struct part *)s->record;
+	__u32 end;
+
+	part_head(s, id, kind);
+	end = path_walk(slot, s, path, sizeof(struct part));
+	if (end > SCRATCH_SIZE)
+		end = SCRATCH_SIZE;
+	p->marks = s->walk.marks;
+	return event_send(s->record, end);
+}
+
+static __noinline long send_ancestors(struct scratch *s, __u64 id)
+{
+	struct task_struct *task = (void *)bpf_get_current_task(), *parent;
+	struct ancestor *a = (void *)&s->record[sizeof(struct part)];
+	__u32 n = 0;
+
+	part_head(s, id, KIND_ANCESTORS);
+	for (__u32 i = 0; i < MAX_ANCESTORS; i++) {
+		if (i >= want_ancestors)
+			break;
+		parent = BPF_CORE_READ(task, real_parent, group_leader);
+		if (!parent || parent == task || !BPF_CORE_READ(parent, tgid))
+			break;
+		a[i].pid = pid_of(parent);
+		BPF_CORE_READ_STR_INTO(&a[i].comm, parent, comm);
+		task = parent;
+		n = i + 1;
+	}
+	return event_send(s->record, sizeof(struct part) + n * sizeof(struct ancestor));
+}
+
+/* Sends what was asked for besides the arguments. Returns 0, or an error. */
+static __always_inline long send_extras(struct scratch *s, __u32 slot, __u64 id, bool worked)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct path path;
+
+	if (want_exe && worked) {
+		struct file *file = BPF_CORE_READ(task, mm, exe_file);
+
+		if (!bpf_core_read(&path, sizeof(path), &file->f_path) &&
+		    send_names(s, slot, id, &path, KIND_EXE))
+			return -1;
+	}
+	if (want_cwd) {
+		struct fs_struct *fs = BPF_CORE_READ(task, fs);
+
+		if (!bpf_core_read(&path, sizeof(path), &fs->pwd) &&
+		    send_names(s, slot, id, &path, KIND_CWD))
+			return -1;
+	}
+	if (want_ancestors && send_ancestors(s, id))
+		return -1;
+	return 0;
+}
+
+static __always_inline bool wanted(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	if (filter_ppid && pid_of(BPF_CORE_READ(task, real_parent)) != filter_ppid)
+		return false;
+	return task_wanted();
+}
+
+static __always_inline void describe(struct exec *e, __u64 id)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct task_struct *parent = BPF_CORE_READ(task, real_parent, group_leader);
+	struct tty_struct *tty = BPF_CORE_READ(task, signal, tty);
+
+	e->id = id;
+	e->kind = KIND_EXEC;
+	e->marks = 0;
+	e->filename_len = 0;
+	e->interp_len = 0;
+	e->args_len = 0;
+	e->time_ns = bpf_ktime_get_boot_ns();
+	e->cgroup_id = bpf_get_current_cgroup_id();
+	e->args_bytes = 0;
+	e->env_bytes = 0;
+	e->pid = current_pid();
+	e->tid = current_tid();
+	e->ppid = pid_of(parent);
+	e->uid = bpf_get_current_uid_gid();
+	e->ret = 0;
+	e->argc = 0;
+	e->cpu = bpf_get_smp_processor_id();
+	e->loginuid = UNSET;
+	e->sessionid = UNSET;
+	e->unused = 0;
+	if (bpf_core_field_exists(task->loginuid)) { /* CONFIG_AUDIT */
+		e->loginuid = BPF_CORE_READ(task, loginuid.val);
+		e->sessionid = BPF_CORE_READ(task, sessionid);
+	}
+	bpf_get_current_comm(e->comm, sizeof(e->comm));
+	BPF_CORE_READ_STR_INTO(&e->parent_comm, parent, comm);
+	__builtin_memset(e->tty, 0, sizeof(e->tty));
+	if (tty)
+		BPF_CORE_READ_STR_INTO(&e->tty, tty, name);
+}
+
+/* An exec has worked: its arguments stand in the new memory, in one piece. */
+static __always_inline int worked(struct linux_binprm *bprm)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct mm_struct *mm = BPF_CORE_READ(task, mm);
+	__u64 from, bytes, id, left;
+	struct scratch *s;
+	struct exec *e;
+	__u32 slot, off = sizeof(struct exec);
+	long n;
+
+	if (!wanted() || scratch_take(&slot))
+		return 0;
+	s = bpf_map_lookup_elem(&scratch_slots, &slot);
+	if (!s)
+		return 0;
+	id = id_of(task);
+	if (send_extras(s, slot, id, true))
+		goto out;
+	e = (struct exec *)s->record;
+	if (want_env) {
+		from = BPF_CORE_READ(mm, env_start);
+		bytes = BPF_CORE_READ(mm, env_end) - from;
+		if (bytes > max_bytes)
+			bytes = max_bytes;
+		n = send_memory(s, id, &from, bytes, KIND_ENV);
+		if (n < 0)
+			goto out;
+		left = n;
+		barrier_var(left);
+		part_head(s, id, KIND_ENV);
+		if (left <= CHUNK &&
+		    !bpf_probe_read_user(&s->record[sizeof(struct part)], left, (void *)from) &&
+		    event_send(s->record, sizeof(struct part) + left))
+			goto out;
+	}
+	from = BPF_CORE_READ(mm, arg_start);
+	bytes = BPF_CORE_READ(mm, arg_end) - from;
+	n = send_memory(s, id, &from, bytes > max_bytes ? max_bytes : bytes, KIND_ARGS);
+	if (n < 0)
+		goto out;
+	describe(e, id);
+	e->args_bytes = bytes;
+	e->env_bytes = BPF_CORE_READ(mm, env_end) - BPF_CORE_READ(mm, env_start);
+	e->argc = BPF_CORE_READ(bprm, argc);
+	e->args_len = n;
+	n = bpf_probe_read_kernel_str(&s->record[off], PATH_MAX, BPF_CORE_READ(bprm, filename));
+	if (n > 0 && n <= PATH_MAX) {
+		e->filename_len = n - 1;
+		off += n - 1;
+	}
+	if (BPF_CORE_READ(bprm, interp) != BPF_CORE_READ(bprm, filename)) {
+		n = bpf_probe_read_kernel_str(&s->record[off], INTERP_LEN,
+					      BPF_CORE_READ(bprm, interp));
+		if (n > 0 && n <= INTERP_LEN) {
+			e->interp_len = n - 1;
+			off += n - 1;
+		}
+	}
+	left = e->args_len;
+	barrier_var(left); /* one comparison, as the verifier wants it */
+	if (left <= CHUNK && off <= sizeof(struct exec) + PATH_MAX + INTERP_LEN) {
+		if (bpf_probe_read_user(&s->record[off], left, (void *)from))
+			e->marks |= MARK_UNREADABLE;
+		off += left;
+	}
+	if (off <= SCRATCH_SIZE)
+		event_send(s->record, off);
+out:
+	scratch_give_back(slot);
+	return 0;
+}
+
+/* A step along the arguments of a failed call. Returns 1 at the end. */
+static __always_inline int args_step(struct args_walk *w, struct scratch *s)
+{
+	__u32 len = w->len, pointer = 0;
+	long n;
+
+	if (len > CHUNK - PIECE) {
+		part_head(s, w->id, KIND_ARGS);
+		if (len > CHUNK)
+			return 1;
+		if (event_send(s->record, sizeof(struct part) + len)) {
+			w->failed = 1;
+			return 1;
+		}
+		w->len = len = 0;
+	}
+	if (!w->arg) {
+		if (w->compat) {
+			n = bpf_probe_read_user(&pointer, sizeof(pointer), (void *)w->argv);
+			w->arg = pointer;
+			w->argv += sizeof(pointer);
+		} else {
+			n = bpf_probe_read_user(&w->arg, sizeof(w->arg), (void *)w->argv);
+			w->argv += sizeof(w->arg);
+		}
+		if (n) {
+			w->unreadable = 1;
+			return 1;
+		}
+		if (!w->arg)
+			return 1;
+		w->argc++;
+	}
+	n = bpf_probe_read_user_str(&s->record[sizeof(struct part) + len], PIECE, (void *)w->arg);
+	if (n <= 0 || n > PIECE) {
+		w->unreadable = 1;
+		return 1;
+	}
+	if (n ==
+	    PIECE) { /* the last byte is a NUL that is not the program's, or it ends just there */
+		n--;
+		w->arg += n;
+	} else {
+		w->arg = 0;
+	}
+	/* What is beyond the limit is only counted. */
+	if (w->bytes < max_bytes)
+		w->len = len + n;
+	w->bytes += n;
+	return 0;
+}
+
+__noinline int args_some_steps(__u32 slot)
+{
+	struct scratch *s = bpf_map_lookup_elem(&scratch_slots, &slot);
+	struct args_walk *w = bpf_map_lookup_elem(&args_walks, &slot);
+
+	if (!s || !w)
+		return 1;
+	for (int i = 0; i < 16; i++)
+		if (args_step(w, s))
+			return 1;
+	return 0;
+}
+
+/* Walks up to 8,192 arguments or 8 MiB. */
+__noinline int args_steps(__u32 slot)
+{
+	for (int i = 0; i < 512; i++)
+		if (args_some_steps(slot))
+			return 0;
+	return 1;
+}
+
+/* An exec has failed: its arguments are still those of the caller. */
+static __always_inline int failed(const struct pt_regs *regs, __s32 ret, bool at, bool compat,
+				  const bool known)
+{
+	struct syscall_args args;
+	struct args_walk *w;
+	struct scratch *s;
+	struct exec *e;
+	__u64 id;
+	__u32 slot, off = sizeof(struct exec), len;
+	long n;
+
+	if (ret >= 0 || !wanted() || scratch_take(&slot))
+		return 0;
+	s = bpf_map_lookup_elem(&scratch_slots, &slot);
+	w = bpf_map_lookup_elem(&args_walks, &slot);
+	if (!s || !w)
+		return 0;
+	args = syscall_arguments(regs, compat, known);
+	/* It has no run of a program to be named for. */
+	id = bpf_ktime_get_ns() ^ bpf_get_current_pid_tgid() << 42;
+	if (send_extras(s, slot, id, false))
+		goto out;
+	w->argv = at ? args.a[2] : args.a[1];
+	w->arg = 0;
+	w->bytes = 0;
+	w->id = id;
+	w->argc = 0;
+	w->len = 0;
+	w->compat = compat;
+	w->unreadable = 0;
+	w->failed = 0;
+	if (w->argv) /* NULL is an empty list */
+		args_steps(slot);
+	if (w->failed)
+		goto out;
+	/* What is left goes first, so that the last record has only the head and the name. */
+	len = w->len;
+	barrier_var(len);
+	part_head(s, id, KIND_ARGS);
+	if (len <= CHUNK && event_send(s->record, sizeof(struct part) + len))
+		goto out;
+	e = (struct exec *)s->record;
+	describe(e, id);
+	e->ret = ret;
+	e->argc = w->argc;
+	e->args_bytes = w->bytes;
+	e->marks = (compat ? MARK_COMPAT : 0) | (at ? MARK_EXECVEAT : 0) |
+		   (w->unreadable ? MARK_UNREADABLE : 0);
+	n = bpf_probe_read_user_str(&s->record[off], PATH_MAX,
+				    (void *)(at ? args.a[1] : args.a[0]));
+	if (n > 0 && n <= PATH_MAX) {
+		e->filename_len = n - 1;
+		off += n - 1;
+	} else {
+		e->marks |= MARK_NO_NAME;
+	}
+	event_send(s->record, off);
+out:
+	scratch_give_back(slot);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(exec_tp, struct task_struct *task, int old_tid, struct linux_binprm *bprm)
+{
+	return worked(bprm);
+}
+
+SEC("raw_tp/sched_process_exec")
+int BPF_PROG(exec_raw, struct task_struct *task, int old_tid, struct linux_binprm *bprm)
+{
+	return worked(bprm);
+}
+
+static __always_inline int ends(const struct task_struct *task)
+{
+	struct task_struct *parent = BPF_CORE_READ(task, real_parent, group_leader);
+	struct exit e;
+
+	if (BPF_CORE_READ(task, signal, live.counter))
+		return 0;
+	if (wanted()) {
+		e.id = id_of(task);
+		e.kind = KIND_EXIT;
+		__builtin_memset(e.unused, 0, sizeof(e.unused));
+		e.code = BPF_CORE_READ(task, exit_code);
+		e.time_ns = bpf_ktime_get_boot_ns();
+		e.start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
+		e.cgroup_id = bpf_get_current_cgroup_id();
+		e.max_rss_pages = BPF_CORE_READ(task, signal, maxrss);
+		e.pid = current_pid();
+		e.tid = current_tid();
+		e.ppid = pid_of(parent);
+		e.uid = bpf_get_current_uid_gid();
+		bpf_get_current_comm(e.comm, sizeof(e.comm));
+		BPF_CORE_READ_STR_INTO(&e.parent_comm, parent, comm);
+		event_send(&e, sizeof(e));
+	}
+	return exited(task);
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(exit_tp, struct task_struct *task)
+{
+	return ends(task);
+}
+
+SEC("raw_tp/sched_process_exit")
+int BPF_PROG(exit_raw, struct task_struct *task)
+{
+	return ends(task);
+}
+
+/* A process that was reaped, a grace period ago: what all its threads used has been added up. */
+static __always_inline int freed(const struct task_struct *task)
+{
+	struct times t = {};
+
+	if (BPF_CORE_READ(task, pid) != BPF_CORE_READ(task, tgid))
+		return 0;
+	t.id = id_of(task);
+	t.kind = KIND_TIMES;
+	t.user_ns = BPF_CORE_READ(task, signal, utime);
+	t.system_ns = BPF_CORE_READ(task, signal, stime);
+	t.runtime_ns = BPF_CORE_READ(task, signal, sum_sched_runtime);
+	/* If it can't be sent, the exit is shown without; it is not an event of its own. */
+	bpf_ringbuf_output(&events, &t, sizeof(t), BPF_RB_NO_WAKEUP);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_free")
+int BPF_PROG(free_tp, struct task_struct *task)
+{
+	return freed(task);
+}
+
+SEC("raw_tp/sched_process_free")
+int BPF_PROG(free_raw, struct task_struct *task)
+{
+	return freed(task);
+}
+
+/* The functions behind the system calls, in the modes fentry and kprobe; only failures are of interest. */
+static __always_inline int begin(const struct pt_regs *regs)
+{
+	__u64 id = bpf_get_current_pid_tgid(), value = (__u64)regs;
+
+	/* An exec that works may end under another thread id, so an entry may be an old one. */
+	if (bpf_map_update_elem(&calls, &id, &value, BPF_ANY))
+		count_lost(LOST_INFLIGHT_FULL);
+	return 0;
+}
+
+static __always_inline int end_kept(__s32 ret, bool at, bool compat)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	__u64 *kept = bpf_map_lookup_elem(&calls, &id), regs;
+
+	if (!kept)
+		return 0;
+	regs = *kept;
+	bpf_map_delete_elem(&calls, &id);
+	return failed((const struct pt_regs *)regs, ret, at, compat, false);
+}
+
+#define SYSCALL_HOOKS(name, fn, at, compat)                             \
+	SEC("fexit/" fn)                                                \
+	int BPF_PROG(name##_fexit, const struct pt_regs *regs, int ret) \
+	{                                                               \
+		return failed(regs, ret, at, compat, true);             \
+	}                                                               \
+	SEC("kprobe/" fn)                                               \
+	int BPF_KPROBE(name##_kprobe, const struct pt_regs *regs)       \
+	{                                                               \
+		return begin(regs);                                     \
+	}                                                               \
+	SEC("kretprobe/" fn)                                            \
+	int BPF_KRETPROBE(name##_kretprobe, int ret)                    \
+	{                                                               \
+		return end_kept(ret, at, compat);                       \
+	}
+
+SYSCALL_HOOKS(execve, SYSCALL_FN(execve), false, false)
+SYSCALL_HOOKS(execveat, SYSCALL_FN(execveat), true, false)
+SYSCALL_HOOKS(execve32, COMPAT_FN(execve), false, true)
+SYSCALL_HOOKS(execveat32, COMPAT_FN(execveat), true, true)
+
+/* All system calls, in tracepoint mode. */
+static __always_inline int syscall_ends(const struct pt_regs *regs, __s32 ret, const bool known)
+{
+	__s32 nr;
+	bool compat, at;
+
+	if (ret >= 0)
+		return 0;
+	nr = syscall_number(regs, known);
+#if defined(__TARGET_ARCH_x86)
+	if (nr == 59 || nr == 322 || nr == 520 || nr == 545) { /* the last two are x32's */
+		compat = false;
+		at = nr == 322 || nr == 545;
+	} else if (nr == 11 || nr == 358) {
+		compat = true;
+		at = nr == 358;
+	} else {
+		return 0;
+	}
+#else
+	if (nr == 221 || nr == 281) {
+		compat = false;
+		at = nr == 281;
+	} else if (nr == 11 || nr == 387) {
+		compat = true;
+		at = nr == 387;
+	} else {
+		return 0;
+	}
+#endif
+	if (compat != in_compat_syscall())
+		return 0;
+	return failed(regs, ret, at, compat, known);
+}
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(sys_exit_tp, struct pt_regs *regs, long ret)
+{
+	return syscall_ends(regs, ret, true);
+}
+
+SEC("raw_tp/sys_exit")
+int BPF_PROG(sys_exit_raw, struct pt_regs *regs, long ret)
+{
+	return syscall_ends(regs, ret, false);
+}

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gobcc/gobcc/internal/common/events"
+	"github.com/gobcc/gobcc/internal/common/output"
+	"github.com/gobcc/gobcc/internal/common/trace"
+)
+
+// ended is the end of a process.
+type ended struct {
+	bpfExit
+	ran          time.Duration // since the exec, or since the process began
+	user, system time.Duration
+	reaped       bool // user and system are known
+}
+
+// patience is how long an end waits for what the process used in all. That comes
+// when its parent has taken note of it; a zombie is shown without.
+const patience = 2 * time.Second
+
+func (e *ended) signal() unix.Signal { return unix.Signal(e.Code & 0x7f) }
+func (e *ended) dumped() bool        { return e.Code&0x80 != 0 }
+func (e *ended) status() int         { return int(e.Code>>8) & 0xff }
+
+// reaped adds what a process used to its end, and shows that.
+func (p *printer) reaped(r *trace.Run, t *bpfTimes) error {
+	i := slices.IndexFunc(p.ending, func(e *ended) bool { return e.Id == t.Id })
+	if i < 0 {
+		return nil // not one of ours
+	}
+	e := p.ending[i]
+	e.user, e.system = share(t.UserNs, t.SystemNs, t.RuntimeNs)
+	e.reaped = true
+	p.ending = slices.Delete(p.ending, i, i+1)
+	return p.showEnd(r, e)
+}
+
+// share divides the run time of a process as getrusage(2) does: the tick finds out
+// in which mode it runs, and the scheduler how long (cputime_adjust).
+func share(user, system, runtime uint64) (time.Duration, time.Duration) {
+	if user+system == 0 || system == 0 {
+		return time.Duration(runtime), 0
+	}
+	s := uint64(float64(runtime) * (float64(system) / float64(user+system)))
+	return time.Duration(runtime - s), time.Duration(s)
+}
+
+// end keeps the end of a process until it is reaped.
+func (p *printer) end(record []byte) error {
+	e := &ended{}
+	if _, err := events.Decode(&e.bpfExit, record); err != nil {
+		return err
+	}
+	since := e.StartNs
+	if began, ok := p.running[e.Id]; ok {
+		since = began
+		delete(p.running, e.Id)
+	}
+	e.ran = time.Duration(e.TimeNs - since)
+	p.ending = append(p.ending, e)
+	return nil
+}
+
+// waiting reports whether the end of a process still waits for what it used.
+func (p *printer) waiting() bool { return len(p.ending) > 0 }
+
+// drained shows the ends that have waited long enough.
+func (p *printer) drained(r *trace.Run) error {
+	limit := now() - uint64(patience)
+	for len(p.ending) > 0 && p.ending[0].TimeNs < limit {
+		if err := p.showEnd(r, p.ending[0]); err != nil {
+			return err
+		}
+		p.ending = p.ending[1:]
+	}
+	return nil
+}
+
+// finish shows what still waits, and the summary.
+func (p *printer) finish(r *trace.Run) error {
+	for _, e := range p.ending {
+		if err := p.showEnd(r, e); err != nil {
+			return err
+		}
+	}
+	p.ending = nil
+	if !p.opts.summary {
+		return nil
+	}
+	return p.counts.write(r.Out)
+}
+
+// showEnd writes the end of a process, or counts it.
+func (p *printer) showEnd(r *trace.Run, e *ended) error {
+	o := p.opts
+	delete(p.depths, e.Pid)
+	if p.counts.hidden(e.Id) || o.nameRE != nil && !o.nameRE.Match(text(e.Comm[:])) {
+		return nil
+	}
+	if o.summary {
+		p.counts.end(e)
+		return nil
+	}
+	r.Shown++
+	wall := r.Wall.Nanos(e.TimeNs)
+	if o.JSON {
+		return r.Out.EndRow(appendEndJSON(r.Out.Row(), e, wall))
+	}
+	return r.Out.EndRow(p.appendEnd(r.Out.Row(), e, wall))
+}
+
+// pageKiB is the size of a page.
+var pageKiB = uint64(os.Getpagesize() / 1024)
+
+// appendEnd appends the end of a process as a row of text. In RET stands what a
+// shell would give: the exit status, or 128 and the signal.
+func (p *printer) appendEnd(dst []byte, e *ended, wall int64) []byte {
+	ret := e.status()
+	if s := e.signal(); s != 0 {
+		ret = 128 + int(s)
+	}
+	dst = p.appendTask(dst, &task{
+		boot: e.TimeNs, wall: wall, uid: e.Uid, pid: e.Pid, ppid: e.Ppid,
+		comm: text(e.Comm[:]), parent: text(e.ParentComm[:]), cpu: -1, ret: int64(ret),
+	})
+	if s := e.signal(); s != 0 {
+		dst = append(append(dst, "<killed by "...), signalName(s)...)
+		if e.dumped() {
+			dst = append(dst, ", core dumped"...)
+		}
+	} else {
+		dst = fmt.Appendf(dst, "<exited with %d", e.status())
+	}
+	dst = output.AppendDuration(append(dst, " after "...), int64(e.ran), time.Second, 6, 0)
+	dst = append(dst, " s"...)
+	if e.reaped {
+		dst = output.AppendDuration(append(dst, ", user "...), int64(e.user), time.Second, 6, 0)
+		dst = output.AppendDuration(append(dst, " s, system "...), int64(e.system), time.Second, 6, 0)
+		dst = append(dst, " s"...)
+	}
+	return fmt.Appendf(dst, ", at most %d KiB>\n", e.MaxRssPages*pageKiB)
+}
+
+func signalName(s unix.Signal) string {
+	if name := unix.SignalName(s); name != "" {
+		return name
+	}
+	return fmt.Sprintf("signal %d", int(s))
+}
+
+func appendEndJSON(dst []byte, e *ended, wall int64) []byte {
+	j := output.Begin(dst)
+	j.Time("time", wall)
+	j.String("kind", "exit")
+	j.Uint("pid", uint64(e.Pid))
+	j.Uint("tid", uint64(e.Tid))
+	j.Uint("ppid", uint64(e.Ppid))
+	j.Uint("uid", uint64(e.Uid))
+	j.Str("comm", text(e.Comm[:]))
+	j.Uint("cgroup_id", e.CgroupId)
+	j.Str("parent_comm", text(e.ParentComm[:]))
+	j.String("exec_id", id(e.Id))
+	if s := e.signal(); s != 0 {
+		j.Null("exit_code")
+		j.String("signal", signalName(s))
+	} else {
+		j.Int("exit_code", int64(e.status()))
+		j.Null("signal")
+	}
+	j.Bool("core_dumped", e.dumped())
+	j.Uint("duration_ns", uint64(e.ran))
+	uintOrNull(&j, "user_ns", uint64(e.user), e.reaped)
+	uintOrNull(&j, "system_ns", uint64(e.system), e.reaped)
+	j.Uint("max_rss_bytes", e.MaxRssPages*pageKiB*1024)
+	return j.End()
+}

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/gobcc/gobcc/internal/common/events"
+	"github.com/gobcc/gobcc/internal/common/paths"
+	"github.com/gobcc/gobcc/internal/common/trace"
+)
+
+// started is an exec, with all that came in its records.
+type started struct {
+	bpfExec
+	filename  []byte // as it was given to the system call
+	interp    []byte // of a script, else empty
+	args      [][]byte
+	env       [][]byte // the variables asked for
+	exe, cwd  []byte   // nil if not known
+	ancestors []bpfAncestor
+
+	argsMissing  uint64 // arguments of which nothing is there
+	bytesMissing uint64
+}
+
+// parts is what came of an exec before its last record.
+type parts struct {
+	args, env []byte
+	exe, cwd  []byte
+	ancestors []bpfAncestor
+}
+
+// maxParts bounds the execs whose last record is waited for. It comes right after
+// the others unless it was lost, so more than a few are never under way.
+const maxParts = 1024
+
+// kindAt is where the kind stands in every record, behind the id.
+const kindAt = 8
+
+// handle takes a record of the ring buffer.
+func (p *printer) handle(r *trace.Run, record []byte) error {
+	if len(record) <= kindAt {
+		return fmt.Errorf("a record of %d bytes has no kind", len(record))
+	}
+	switch kind := bpfKind(record[kindAt]); kind {
+	case bpfKindKIND_EXEC:
+		s, err := p.start(record)
+		if err != nil {
+			return err
+		}
+		return p.showStart(r, s)
+	case bpfKindKIND_EXIT:
+		return p.end(record)
+	case bpfKindKIND_TIMES:
+		var t bpfTimes
+		if _, err := events.Decode(&t, record); err != nil {
+			return err
+		}
+		return p.reaped(r, &t)
+	default:
+		return p.part(kind, record)
+	}
+}
+
+// part keeps a part of an exec until the exec comes.
+func (p *printer) part(kind bpfKind, record []byte) error {
+	var head bpfPart
+	rest, err := events.Decode(&head, record)
+	if err != nil {
+		return err
+	}
+	of := p.parts[head.Id]
+	if of == nil {
+		if len(p.parts) >= maxParts {
+			clear(p.parts) // their last records are lost, and counted
+		}
+		of = &parts{}
+		p.parts[head.Id] = of
+	}
+	switch kind {
+	case bpfKindKIND_ARGS:
+		of.args = append(of.args, rest...)
+	case bpfKindKIND_ENV:
+		of.env = append(of.env, rest...)
+	case bpfKindKIND_EXE:
+		of.exe = path(rest, paths.Marks(head.Marks))
+	case bpfKindKIND_CWD:
+		of.cwd = path(rest, paths.Marks(head.Marks))
+	case bpfKindKIND_ANCESTORS:
+		for len(rest) > 0 {
+			var a bpfAncestor
+			if rest, err = events.Decode(&a, rest); err != nil {
+				return err
+			}
+			of.ancestors = append(of.ancestors, a)
+		}
+	default:
+		return fmt.Errorf("a record has the unknown kind %d", kind)
+	}
+	return nil
+}
+
+// path puts names together, with a word on what is odd about them.
+func path(names []byte, marks paths.Marks) []byte {
+	var p []byte
+	switch {
+	case marks&paths.Unreachable != 0 && len(names) == 0:
+		return nil // in no directory, as memfd_create() makes them
+	case marks&paths.Unreachable != 0:
+		p = append(p, "(unreachable)"...)
+	case marks&paths.Cut != 0:
+		p = append(p, "..."...)
+	}
+	p = paths.Join(p, names)
+	if marks&paths.Deleted != 0 {
+		p = append(p, " (deleted)"...)
+	}
+	return p
+}
+
+// start puts the parts of an exec together.
+func (p *printer) start(record []byte) (*started, error) {
+	s := &started{}
+	rest, err := events.Decode(&s.bpfExec, record)
+	if err != nil {
+		return nil, err
+	}
+	if want := int(s.FilenameLen) + int(s.InterpLen) + int(s.ArgsLen); len(rest) < want {
+		return nil, fmt.Errorf("an exec's texts of %d bytes are cut to %d", want, len(rest))
+	}
+	s.filename, rest = rest[:s.FilenameLen], rest[s.FilenameLen:]
+	s.interp, rest = rest[:s.InterpLen], rest[s.InterpLen:]
+	args := rest[:s.ArgsLen]
+	if of := p.parts[s.Id]; of != nil {
+		delete(p.parts, s.Id)
+		args = append(of.args, args...)
+		s.exe, s.cwd, s.ancestors = of.exe, of.cwd, of.ancestors
+		s.env = p.variables(of.env)
+	}
+	if limit := int(p.opts.maxBytes); len(args) > limit {
+		args = args[:limit]
+	}
+	s.bytesMissing = s.ArgsBytes - min(s.ArgsBytes, uint64(len(args)))
+	if uint32(s.Marks)&uint32(bpfMarkMARK_UNREADABLE) == 0 || s.Ret < 0 {
+		s.args = split(args)
+	}
+	s.argsMissing = uint64(s.Argc) - min(uint64(s.Argc), uint64(len(s.args)))
+	s.ownArgs()
+	return s, nil
+}
+
+// split takes strings apart that end in a NUL, all but perhaps the last.
+func split(b []byte) [][]byte {
+	var list [][]byte
+	for len(b) > 0 {
+		arg, rest, _ := bytes.Cut(b, []byte{0})
+		list, b = append(list, arg), rest
+	}
+	return list
+}
+
+// ownArgs takes what the kernel put before a script's arguments: the interpreter,
+// its option, the script's name. The script's own first argument is gone then, and
+// its name stands for it.
+func (s *started) ownArgs() {
+	if len(s.interp) == 0 {
+		return
+	}
+	// A script's interpreter may be a script: three words for each.
+	for i := 1; i < len(s.args) && i <= 15; i++ {
+		if bytes.Equal(s.args[i], s.filename) {
+			s.args = s.args[i:]
+			return
+		}
+	}
+}
+
+// variables picks the variables asked for.
+func (p *printer) variables(env []byte) [][]byte {
+	var list [][]byte
+	for _, v := range split(env) {
+		name, _, _ := bytes.Cut(v, []byte{'='})
+		for _, want := range p.opts.env {
+			if string(name) == want {
+				list = append(list, v)
+			}
+		}
+	}
+	return list
+}

@@ -1,0 +1,350 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gobcc/gobcc/internal/common/output"
+	"github.com/gobcc/gobcc/internal/common/trace"
+)
+
+// unset is a login user or session that there is none of.
+const unset = 0xffffffff
+
+// maxRunning bounds the processes whose exec is remembered until they end.
+const maxRunning = 100_000
+
+// printer writes rows.
+type printer struct {
+	opts    *options
+	parts   map[uint64]*parts
+	running map[uint64]uint64 // when an exec happened, by id, if ends are of interest
+	ending  []*ended          // in the order of their ends
+	counts  counts
+	depths  map[uint32]int // by pid, with --tree
+	begin   uint64         // when tracing began, since boot
+}
+
+func newPrinter(o *options) *printer {
+	return &printer{
+		opts: o, parts: map[uint64]*parts{}, running: map[uint64]uint64{},
+		depths: map[uint32]int{}, counts: newCounts(), begin: now(),
+	}
+}
+
+// now is the time since boot, as the kernel side takes it.
+func now() uint64 {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) // can't fail: the clock exists
+	return uint64(ts.Nano())
+}
+
+func text(b []byte) []byte {
+	t, _, _ := bytes.Cut(b, []byte{0})
+	return t
+}
+
+// showStart writes an exec, or counts it.
+func (p *printer) showStart(r *trace.Run, s *started) error {
+	o := p.opts
+	if o.exits() && s.Ret >= 0 && len(p.running) < maxRunning {
+		p.running[s.Id] = s.TimeNs
+	}
+	if o.nameRE != nil && !o.nameRE.Match(text(s.Comm[:])) || o.lineRE != nil && !o.lineRE.Match(s.line()) {
+		p.counts.hide(s.Id)
+		return nil
+	}
+	if o.exitOnly {
+		return nil
+	}
+	r.Shown++
+	switch {
+	case o.JSON:
+		return r.Out.EndRow(p.appendJSON(r.Out.Row(), s, r.Wall.Nanos(s.TimeNs)))
+	case o.summary:
+		p.counts.start(s)
+		return nil
+	}
+	return r.Out.EndRow(p.appendStart(r.Out.Row(), s, r.Wall.Nanos(s.TimeNs)))
+}
+
+// line is the command line as -l sees it.
+func (s *started) line() []byte {
+	line := append([]byte(nil), s.filename...)
+	for i, arg := range s.args {
+		if i > 0 {
+			line = append(append(line, ' '), arg...)
+		}
+	}
+	return line
+}
+
+// header gives the names of the columns, as BCC has them.
+func (p *printer) header() string {
+	if p.opts.summary {
+		return ""
+	}
+	var h strings.Builder
+	if p.opts.time {
+		fmt.Fprintf(&h, "%-9s", "TIME")
+	}
+	if p.opts.timestamp {
+		fmt.Fprintf(&h, "%-8s", "TIME(s)")
+	}
+	if p.opts.uid {
+		fmt.Fprintf(&h, "%-6s", "UID")
+	}
+	if p.opts.parent {
+		fmt.Fprintf(&h, "%-16s %-7s %-16s %-7s ", "COMM", "PID", "PCOMM", "PPID")
+	} else {
+		fmt.Fprintf(&h, "%-16s %-7s %-7s ", "PCOMM", "PID", "PPID")
+	}
+	if p.opts.cpu {
+		fmt.Fprintf(&h, "%-4s", "CPU")
+	}
+	return h.String() + "RET ARGS"
+}
+
+// task is what the first columns show, of an exec or an exit.
+type task struct {
+	boot           uint64
+	wall           int64
+	uid, pid, ppid uint32
+	comm, parent   []byte
+	cpu            int64 // -1 if there is none
+	ret            int64
+}
+
+func (p *printer) appendTask(dst []byte, t *task) []byte {
+	o := p.opts
+	if o.time {
+		dst = append(time.Unix(0, t.wall).AppendFormat(dst, time.TimeOnly), ' ')
+	}
+	if o.timestamp {
+		dst = output.AppendDuration(dst, int64(t.boot-p.begin), time.Second, 3, -8)
+	}
+	if o.uid {
+		dst = output.AppendInt(dst, int64(t.uid), -6)
+	}
+	dst = append(output.AppendPadded(dst, t.comm, 16), ' ')
+	dst = append(output.AppendInt(dst, int64(t.pid), -7), ' ')
+	if o.parent {
+		dst = append(output.AppendPadded(dst, t.parent, 16), ' ')
+	}
+	dst = append(output.AppendInt(dst, int64(t.ppid), -7), ' ')
+	if o.cpu {
+		if t.cpu < 0 {
+			dst = append(dst, "    "...)
+		} else {
+			dst = output.AppendInt(dst, t.cpu, -4)
+		}
+	}
+	return append(output.AppendInt(dst, t.ret, 3), ' ')
+}
+
+// appendStart appends an exec as a row of text.
+func (p *printer) appendStart(dst []byte, s *started, wall int64) []byte {
+	dst = p.appendTask(dst, &task{
+		boot: s.TimeNs, wall: wall, uid: s.Uid, pid: s.Pid, ppid: s.Ppid,
+		comm: text(s.Comm[:]), parent: text(s.ParentComm[:]), cpu: int64(s.Cpu), ret: int64(s.Ret),
+	})
+	if p.opts.tree {
+		for range p.depth(s) {
+			dst = append(dst, "  "...)
+		}
+	}
+	dst = p.appendArgs(dst, s)
+	return append(p.appendExtras(dst, s), '\n')
+}
+
+// appendArgs appends the file's name and the arguments but the first, as BCC does.
+func (p *printer) appendArgs(dst []byte, s *started) []byte {
+	if uint32(s.Marks)&uint32(bpfMarkMARK_NO_NAME) != 0 {
+		dst = append(dst, "<unreadable>"...)
+	} else {
+		dst = p.appendArg(dst, s.filename)
+	}
+	shown := 0
+	for i, arg := range s.args {
+		if i == 0 {
+			shown++
+			continue
+		}
+		if p.opts.maxArgs > 0 && shown >= p.opts.maxArgs {
+			break
+		}
+		dst = p.appendArg(append(dst, ' '), arg)
+		shown++
+	}
+	if uint32(s.Marks)&uint32(bpfMarkMARK_UNREADABLE) != 0 {
+		dst = append(dst, " <unreadable>"...)
+	}
+	missing := s.argsMissing + uint64(len(s.args)-shown)
+	if missing > 0 || s.bytesMissing > 0 {
+		dst = append(dst, " ..."...)
+		if s.bytesMissing > 0 {
+			dst = fmt.Appendf(dst, " (%d arguments and %d bytes more)", missing, s.bytesMissing)
+		}
+	}
+	return dst
+}
+
+func (p *printer) appendArg(dst, arg []byte) []byte {
+	if !p.opts.quote {
+		return output.AppendEscaped(dst, arg)
+	}
+	dst = append(dst, '"')
+	dst = append(dst, bytes.ReplaceAll(output.AppendEscaped(nil, arg), []byte{'"'}, []byte{'\\', '"'})...)
+	return append(dst, '"')
+}
+
+// appendExtras appends what BCC has no column for, behind the arguments.
+func (p *printer) appendExtras(dst []byte, s *started) []byte {
+	o := p.opts
+	start := len(dst)
+	field := func(name string, value []byte) {
+		if len(dst) == start {
+			dst = append(dst, "  ["...)
+		} else {
+			dst = append(dst, ' ')
+		}
+		dst = output.AppendEscaped(append(append(dst, name...), '='), value)
+	}
+	if o.exe && s.exe != nil {
+		field("exe", s.exe)
+	}
+	if o.cwd && s.cwd != nil {
+		field("cwd", s.cwd)
+	}
+	if o.tty {
+		if tty := text(s.Tty[:]); len(tty) > 0 {
+			field("tty", tty)
+		} else {
+			field("tty", []byte("none"))
+		}
+	}
+	if o.loginuid {
+		if s.Loginuid == unset {
+			field("loginuid", []byte("unset"))
+		} else {
+			field("loginuid", strconv.AppendUint(nil, uint64(s.Loginuid), 10))
+		}
+	}
+	if o.ancestors > 0 {
+		var chain []byte
+		for i := range s.ancestors {
+			if i > 0 {
+				chain = append(chain, '<')
+			}
+			chain = append(chain, text(s.ancestors[i].Comm[:])...)
+			chain = strconv.AppendUint(append(chain, ':'), uint64(s.ancestors[i].Pid), 10)
+		}
+		field("ancestors", chain)
+	}
+	for _, v := range s.env {
+		name, value, _ := bytes.Cut(v, []byte{'='})
+		field("$"+string(output.AppendEscaped(nil, name)), value)
+	}
+	if len(dst) > start {
+		dst = append(dst, ']')
+	}
+	return dst
+}
+
+// maxDepths bounds the processes that --tree remembers.
+const maxDepths = 1 << 16
+
+// depth tells how far below the first process seen an exec stands.
+func (p *printer) depth(s *started) int {
+	d := 0
+	if above, ok := p.depths[s.Ppid]; ok {
+		d = above + 1
+	}
+	if own, ok := p.depths[s.Pid]; ok { // it runs another program now
+		d = own
+	}
+	if s.Ret >= 0 {
+		if len(p.depths) >= maxDepths {
+			clear(p.depths)
+		}
+		p.depths[s.Pid] = d
+	}
+	return d
+}
+
+// appendJSON appends an exec as a JSON object; manual.go describes the keys.
+func (p *printer) appendJSON(dst []byte, s *started, wall int64) []byte {
+	j := output.Begin(dst)
+	j.Time("time", wall)
+	j.String("kind", "exec")
+	j.Uint("pid", uint64(s.Pid))
+	j.Uint("tid", uint64(s.Tid))
+	j.Uint("ppid", uint64(s.Ppid))
+	j.Uint("uid", uint64(s.Uid))
+	j.Str("comm", text(s.Comm[:]))
+	j.Uint("cgroup_id", s.CgroupId)
+	j.Str("parent_comm", text(s.ParentComm[:]))
+	if s.Ret < 0 {
+		j.Null("exec_id")
+	} else {
+		j.String("exec_id", id(s.Id))
+	}
+	bytesOrNull(&j, "filename", s.filename, uint32(s.Marks)&uint32(bpfMarkMARK_NO_NAME) == 0)
+	bytesOrNull(&j, "interpreter", s.interp, len(s.interp) > 0)
+	bytesOrNull(&j, "exe", s.exe, s.exe != nil)
+	j.Strings("args", s.args)
+	j.Uint("args_missing", s.argsMissing)
+	j.Uint("args_bytes_missing", s.bytesMissing)
+	j.Bool("args_unreadable", uint32(s.Marks)&uint32(bpfMarkMARK_UNREADABLE) != 0)
+	bytesOrNull(&j, "cwd", s.cwd, s.cwd != nil)
+	j.Int("ret", int64(s.Ret))
+	if s.Ret < 0 {
+		j.String("error", output.ErrnoName(-s.Ret))
+	} else {
+		j.Null("error")
+	}
+	j.Uint("cpu", uint64(s.Cpu))
+	tty := text(s.Tty[:])
+	bytesOrNull(&j, "tty", tty, len(tty) > 0)
+	uintOrNull(&j, "loginuid", uint64(s.Loginuid), s.Loginuid != unset)
+	uintOrNull(&j, "sessionid", uint64(s.Sessionid), s.Sessionid != unset)
+	if p.opts.ancestors > 0 {
+		j.Array("ancestors")
+		for i := range s.ancestors {
+			j.Object("")
+			j.Uint("pid", uint64(s.ancestors[i].Pid))
+			j.Str("comm", text(s.ancestors[i].Comm[:]))
+			j.Close()
+		}
+		j.Close()
+	}
+	if len(p.opts.env) > 0 {
+		j.Strings("env", s.env)
+	}
+	return j.End()
+}
+
+// id writes the number of a run of a program. JSON's numbers are too small for it
+// in most readers.
+func id(n uint64) string { return fmt.Sprintf("%016x", n) }
+
+func bytesOrNull(j *output.Object, key string, value []byte, known bool) {
+	if known {
+		j.Str(key, value)
+	} else {
+		j.Null(key)
+	}
+}
+
+func uintOrNull(j *output.Object, key string, value uint64, known bool) {
+	if known {
+		j.Uint(key, value)
+	} else {
+		j.Null(key)
+	}
+}
