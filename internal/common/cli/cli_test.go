@@ -78,7 +78,7 @@ func start(t *testing.T, part string, args ...string) (*exec.Cmd, io.Reader, *by
 	t.Cleanup(func() {
 		if cmd.ProcessState == nil {
 			cmd.Process.Kill()
-			cmd.Wait()
+			_ = cmd.Wait() // an error, as it was killed
 		}
 	})
 	return cmd, stdout, &stderr
@@ -167,7 +167,7 @@ func TestExitStatus(t *testing.T) {
 		{"a reader that went away", fmt.Errorf("write: %w", syscall.EPIPE), 0, ""},
 		{"a refusal", fmt.Errorf("--attach fentry: %w", refusal), 3, "tool: --attach fentry: load: needs CAP_BPF [operation not permitted]; run as root\n"},
 		{"a full disk", fmt.Errorf("write: %w", syscall.ENOSPC), 1, "tool: write: no space left on device\n"},
-		{"a text that would drive the terminal", errors.New("open \x1b[2J\xff\n"), 1, "tool: open \\x1b[2J\\xff\\n\n"},
+		{"a text that would drive the terminal", errors.New("open \x1b[2J\n\xff"), 1, "tool: open \\x1b[2J\\n\\xff\n"},
 		{"the same in bad usage", BadUse("open \x1b]0;x\a"), 2, "tool: open \\x1b]0;x\\x07 (tool --help shows how)\n"},
 	} {
 		var stderr, stdout bytes.Buffer

@@ -433,11 +433,11 @@ func (r *Run) sayLosses() error {
 	if err != nil {
 		return err
 	}
-	if now := lost.Total() + lost.Possible; now == r.lossSaid {
+	now := lost.Total() + lost.Possible
+	if now == r.lossSaid {
 		return nil
-	} else {
-		r.lossSaid = now
 	}
+	r.lossSaid = now
 	r.Say(lost.Describe())
 	if !r.opts.JSON {
 		return nil
