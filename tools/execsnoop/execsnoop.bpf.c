@@ -404,7 +404,11 @@ static __always_inline int args_step(struct args_walk *w, struct scratch *s)
 		w->argc++;
 	}
 	n = bpf_probe_read_user_str(&s->record[sizeof(struct part) + len], PIECE, (void *)w->arg);
-	if (n <= 0 || n > PIECE) {
+	if (!n) { /* of an empty string, 6.12 and older say 0, and not the 1 of its NUL */
+		s->record[sizeof(struct part) + len] = 0;
+		n = 1;
+	}
+	if (n < 0 || n > PIECE) {
 		w->unreadable = 1;
 		return 1;
 	}
