@@ -42,7 +42,7 @@ func TestKernelBoots(t *testing.T) {
 			var fs unix.Statfs_t
 			if err := unix.Statfs(dir, &fs); err != nil {
 				t.Errorf("statfs %s: %v", dir, err)
-			} else if int64(fs.Type) != magic {
+			} else if fs.Type != magic {
 				t.Errorf("%s is a file system of type %#x, want %#x", dir, fs.Type, magic)
 			}
 		}
