@@ -126,7 +126,7 @@ const volatile struct {
 /* A call that has begun, in kprobe mode. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 8192);
+	__uint(max_entries, 2048);
 	__type(key, __u64);
 	__type(value, __u64); /* the pt_regs */
 } calls SEC(".maps");
