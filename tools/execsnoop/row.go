@@ -105,7 +105,7 @@ func (p *printer) header() string {
 		fmt.Fprintf(&h, "%-16s %-7s %-7s ", "PCOMM", "PID", "PPID")
 	}
 	if p.opts.cpu {
-		fmt.Fprintf(&h, "%-4s", "CPU")
+		fmt.Fprintf(&h, "%-4s ", "CPU")
 	}
 	return h.String() + "RET ARGS"
 }
@@ -126,10 +126,10 @@ func (p *printer) appendTask(dst []byte, t *task) []byte {
 		dst = append(time.Unix(0, t.wall).AppendFormat(dst, time.TimeOnly), ' ')
 	}
 	if o.timestamp {
-		dst = output.AppendDuration(dst, int64(t.boot-p.begin), time.Second, 3, -8)
+		dst = append(output.AppendDuration(dst, int64(t.boot-p.begin), time.Second, 3, -7), ' ')
 	}
 	if o.uid {
-		dst = output.AppendInt(dst, int64(t.uid), -6)
+		dst = append(output.AppendInt(dst, int64(t.uid), -5), ' ')
 	}
 	dst = append(output.AppendPadded(dst, t.comm, 16), ' ')
 	dst = append(output.AppendInt(dst, int64(t.pid), -7), ' ')
@@ -139,9 +139,9 @@ func (p *printer) appendTask(dst []byte, t *task) []byte {
 	dst = append(output.AppendInt(dst, int64(t.ppid), -7), ' ')
 	if o.cpu {
 		if t.cpu < 0 {
-			dst = append(dst, "    "...)
+			dst = append(dst, "     "...)
 		} else {
-			dst = output.AppendInt(dst, t.cpu, -4)
+			dst = append(output.AppendInt(dst, t.cpu, -4), ' ')
 		}
 	}
 	return append(output.AppendInt(dst, t.ret, 3), ' ')
