@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math/bits"
 	"os"
 	"slices"
 	"time"
@@ -45,10 +46,17 @@ func (p *printer) reaped(r *trace.Run, t *bpfTimes) error {
 // share divides the run time of a process as getrusage(2) does: the tick finds out
 // in which mode it runs, and the scheduler how long (cputime_adjust).
 func share(user, system, runtime uint64) (time.Duration, time.Duration) {
-	if user+system == 0 || system == 0 {
+	if system == 0 {
 		return time.Duration(runtime), 0
 	}
-	s := uint64(float64(runtime) * (float64(system) / float64(user+system)))
+	// Exact, since a float would make more of the whole than there is, from 104
+	// days on.
+	ticks, carry := bits.Add64(user, system, 0)
+	high, low := bits.Mul64(runtime, system)
+	if high >= ticks || carry != 0 {
+		return time.Duration(runtime), 0 // no process runs for 500 years
+	}
+	s, _ := bits.Div64(high, low, ticks)
 	return time.Duration(runtime - s), time.Duration(s)
 }
 
