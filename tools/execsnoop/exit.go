@@ -66,6 +66,10 @@ func (p *printer) end(record []byte) error {
 	if _, err := events.Decode(&e.bpfExit, record); err != nil {
 		return err
 	}
+	// Of threads that end at once, each may find that it is the last one.
+	if slices.ContainsFunc(p.ending, func(other *ended) bool { return other.Id == e.Id }) {
+		return nil
+	}
 	since := e.StartNs
 	if began, ok := p.running[e.Id]; ok {
 		since = began
@@ -81,8 +85,8 @@ func (p *printer) waiting() bool { return len(p.ending) > 0 }
 
 // drained shows the ends that have waited long enough.
 func (p *printer) drained(r *trace.Run) error {
-	limit := now() - uint64(patience)
-	for len(p.ending) > 0 && p.ending[0].TimeNs < limit {
+	latest := now()
+	for len(p.ending) > 0 && p.ending[0].TimeNs+uint64(patience) < latest {
 		if err := p.showEnd(r, p.ending[0]); err != nil {
 			return err
 		}
