@@ -52,11 +52,17 @@ func text(b []byte) []byte {
 // showStart writes an exec, or counts it.
 func (p *printer) showStart(r *trace.Run, s *started) error {
 	o := p.opts
-	if o.exits() && s.Ret >= 0 && len(p.running) < maxRunning {
-		p.running[s.Id] = s.TimeNs
+	lives := o.exits() && s.Ret >= 0 // its end will come
+	if lives {
+		p.forget(s.Id - execStep)
+		if len(p.running) < maxRunning {
+			p.running[s.Id] = s.TimeNs
+		}
 	}
 	if o.nameRE != nil && !o.nameRE.Match(text(s.Comm[:])) || o.lineRE != nil && !o.lineRE.Match(s.line()) {
-		p.counts.hide(s.Id)
+		if lives {
+			p.counts.hide(s.Id)
+		}
 		return nil
 	}
 	if o.exitOnly {
@@ -71,6 +77,18 @@ func (p *printer) showStart(r *trace.Run, s *started) error {
 		return nil
 	}
 	return r.Out.EndRow(p.appendStart(r.Out.Row(), s, r.Wall.Nanos(s.TimeNs)))
+}
+
+// execStep is by how much the id of a process grows with each exec (id_of in
+// execsnoop.bpf.c).
+const execStep = 0x9e3779b97f4a7c15
+
+// forget drops what is remembered of a run whose end will not come, as its process
+// runs another program now.
+func (p *printer) forget(id uint64) {
+	delete(p.running, id)
+	delete(p.counts.running, id)
+	delete(p.counts.hiding, id)
 }
 
 // line is the command line as -l sees it.
