@@ -84,10 +84,10 @@ func TestKernelThreads(t *testing.T) {
 
 // TestKernelStorm opens faster than can be shown through a small buffer.
 func TestKernelStorm(t *testing.T) {
-	const threads = 8
-	each := uint64(4000)
+	const threads = 64
+	each := uint64(1000)
 	if livetest.Guest() {
-		each = 500
+		each = 100
 	}
 	eachMode(t, func(t *testing.T, mode string) {
 		// The threads' paths are of one kind, and the prefix is compared in the
@@ -96,37 +96,38 @@ func TestKernelStorm(t *testing.T) {
 		if len(dir) > 100 {
 			t.Fatalf("the prefix %s is too long for the kernel", dir)
 		}
-		small := livetest.Start(t, "--attach", mode, "-b", "1", "--path-prefix", dir)
-		big := livetest.Start(t, "--attach", mode, "--path-prefix", dir)
-		small.Ready()
-		big.Ready()
+		tools := map[string]*livetest.Tool{"one page": livetest.Start(t, "--attach", mode, "-b", "1", "--path-prefix", dir)}
+		if !livetest.Guest() {
+			tools["default"] = livetest.Start(t, "--attach", mode, "--path-prefix", dir)
+		}
+		for _, tool := range tools {
+			tool.Ready()
+		}
 		livetest.Threads(threads, func(i int) {
 			name := livetest.Name(fmt.Sprintf("%s/%d", dir, i))
 			for range each {
 				livetest.Openat(unix.AT_FDCWD, name, unix.O_RDONLY, 0)
 			}
 		})
-		for what, tool := range map[string]*livetest.Tool{"one page": small, "default": big} {
+		for what, tool := range tools {
 			res := tool.Stop()
 			if res.Status != 0 {
 				t.Fatalf("status %d: %s", res.Status, res.Stderr)
 			}
 			lost, possibly := lostIn(res.Stderr)
 			shown := uint64(len(res.Lines()) - 1)
-			account(t, what, threads*each, shown, lost, possibly)
-			switch {
-			case what == "one page" && (lost == 0 || !strings.Contains(res.Stderr, "ring buffer full")):
-				t.Errorf("nothing was lost in a ring of a page: %s", res.Stderr)
-			case what == "default" && lost > 0:
-				t.Errorf("of %d opens %d were lost: %s", threads*each, lost, res.Stderr)
-			}
 			t.Logf("%s: %d shown, %d lost, perhaps %d more", what, shown, lost, possibly)
+			account(t, what, threads*each, shown, lost, possibly)
+			if full := strings.Contains(res.Stderr, "ring buffer full"); full != (what == "one page") {
+				t.Errorf("%s, and the ring was full: %t", what, full)
+			}
 		}
 	})
 }
 
 // TestKernelStormJSON has the losses in JSON and in words, which must agree.
 func TestKernelStormJSON(t *testing.T) {
+	livetest.NeedFast(t)
 	const done = 5000
 	eachMode(t, func(t *testing.T, mode string) {
 		var tool *livetest.Tool
@@ -156,48 +157,73 @@ func TestKernelStormJSON(t *testing.T) {
 	})
 }
 
-// TestKernelBlocked has more opens under way at the same time than kprobes can
-// hold returns for.
+// waiters is a process whose 64 threads open a FIFO, all at the same time, and
+// open nothing else. It is asked to make the threads, to have them begin, and to
+// wait for their end.
+var waiters = livetest.Role("waiters", func(args []string) string {
+	w := &waiting
+	switch fifo, request := args[0], args[1]; request {
+	case "make":
+		w.begin, w.end = make(chan struct{}), make(chan struct{})
+		tids := make(chan string, waitingThreads)
+		go func() {
+			defer close(w.end)
+			livetest.Threads(waitingThreads, func(int) {
+				name := livetest.Name(fifo)
+				tids <- strconv.Itoa(unix.Gettid())
+				<-w.begin
+				if fd := livetest.Openat(unix.AT_FDCWD, name, unix.O_RDONLY, 0); fd >= 0 {
+					unix.Close(fd)
+				}
+			})
+		}()
+		var list []string
+		for range waitingThreads {
+			list = append(list, <-tids)
+		}
+		return strings.Join(list, " ")
+	case "begin":
+		close(w.begin)
+	case "end":
+		<-w.end
+	}
+	return ""
+})
+
+const waitingThreads = 64
+
+var waiting struct{ begin, end chan struct{} }
+
+// TestKernelBlocked has more opens under way at the same time than the kernel has
+// room for kretprobes to wait for. These must be counted as lost.
 func TestKernelBlocked(t *testing.T) {
-	const threads = 64
 	eachMode(t, func(t *testing.T, mode string) {
 		fifo := filepath.Join(t.TempDir(), "fifo")
 		if err := unix.Mkfifo(fifo, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		tool := livetest.Start(t, "--attach", mode, "--json", "-f", "O_NOCTTY", "-p", fmt.Sprint(os.Getpid()))
+		child := livetest.Child(t, waiters, fifo)
+		tids := strings.Fields(child.Do("make"))
+		tool := livetest.Start(t, "--attach", mode, "--json", "-p", fmt.Sprint(child.Pid()))
 		tool.Ready()
-		tids := make(chan int, threads)
-		opened := make(chan struct{})
-		go func() {
-			defer close(opened)
-			livetest.Threads(threads, func(int) {
-				tids <- unix.Gettid()
-				// The flag tells these opens from others.
-				if fd := livetest.Openat(unix.AT_FDCWD, livetest.Name(fifo), unix.O_RDONLY|unix.O_NOCTTY, 0); fd >= 0 {
-					unix.Close(fd)
-				}
-			})
-		}()
-		for range threads {
-			waitBlocked(t, <-tids)
+		child.Do("begin")
+		for _, tid := range tids {
+			waitBlocked(t, child.Pid(), tid)
 		}
 		w := livetest.Openat(unix.AT_FDCWD, livetest.Name(fifo), unix.O_WRONLY, 0)
 		defer unix.Close(w)
-		<-opened
-		res := tool.Stop()
-		list, last := decode(t, res)
-		shown := 0
+		child.Do("end")
+		list, last := decode(t, tool.Stop())
+		t.Logf("%d shown, lost %v, perhaps %d more", len(list), last.Causes, last.PossiblyLost)
 		for _, r := range list {
-			if r.path() == fifo && r.Errno == 0 {
-				shown++
+			if r.path() != fifo || r.Errno != 0 {
+				t.Errorf("another open: %s", r.all())
 			}
 		}
-		t.Logf("%d shown, lost %v", shown, last.Causes)
 		if mode != "kprobe" && last.Lost > 0 {
 			t.Errorf("lost %v", last.Causes)
 		}
-		account(t, "blocked opens", threads, uint64(shown), last.Lost, last.PossiblyLost)
+		account(t, "blocked opens", waitingThreads, uint64(len(list)), last.Lost, last.PossiblyLost)
 	})
 }
 
@@ -206,7 +232,7 @@ func TestKernelBlocked(t *testing.T) {
 func TestKernelStartStop(t *testing.T) {
 	rounds := 200
 	if livetest.Guest() {
-		rounds = 3
+		rounds = 2
 	}
 	eachMode(t, func(t *testing.T, mode string) {
 		var over atomic.Bool

@@ -96,7 +96,7 @@ func TestKernelSecondSignal(t *testing.T) {
 	w.Close()
 	tool.Ready()
 	openMany(path, 1000*times) // some 2 MB, and the pipe takes 64 KiB
-	for waiting(t, r) < 60_000 {
+	for unreadBytes(t, r) < 60_000 {
 		time.Sleep(time.Millisecond)
 	}
 	tool.Signal(syscall.SIGINT)
@@ -119,8 +119,8 @@ func TestKernelSecondSignal(t *testing.T) {
 	}
 }
 
-// waiting is how many bytes a pipe holds.
-func waiting(t *testing.T, pipe *os.File) int {
+// unreadBytes is how many bytes a pipe holds.
+func unreadBytes(t *testing.T, pipe *os.File) int {
 	t.Helper()
 	n, err := unix.IoctlGetInt(int(pipe.Fd()), unix.TIOCINQ)
 	if err != nil {
@@ -206,6 +206,7 @@ func TestKernelFullDisk(t *testing.T) {
 
 // TestKernelSummary counts by process and path.
 func TestKernelSummary(t *testing.T) {
+	livetest.NeedFast(t)
 	eachMode(t, func(t *testing.T, mode string) {
 		dir := t.TempDir()
 		often, seldom, there := dir+"/often", dir+"/sel\ndom", dir+"/there"
