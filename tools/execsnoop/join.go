@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"maps"
 
 	"github.com/gobcc/gobcc/internal/common/events"
 	"github.com/gobcc/gobcc/internal/common/paths"
@@ -28,11 +29,13 @@ type parts struct {
 	args, env []byte
 	exe, cwd  []byte
 	ancestors []bpfAncestor
+	number    uint64 // how many had begun before
 }
 
-// maxParts bounds the execs whose last record is waited for. It comes right after
-// the others unless it was lost, so more than a few are never under way.
-const maxParts = 1024
+// maxParts bounds the execs whose last record is waited for. It comes soon after
+// the others unless it was lost: not more than 64 execs, one for each buffer of the
+// kernel side, are under way at once.
+const maxParts = 512
 
 // kindAt is where the kind stands in every record, behind the id.
 const kindAt = 8
@@ -72,9 +75,10 @@ func (p *printer) part(kind bpfKind, record []byte) error {
 	of := p.parts[head.Id]
 	if of == nil {
 		if len(p.parts) >= maxParts {
-			clear(p.parts) // their last records are lost, and counted
+			p.forgetParts()
 		}
-		of = &parts{}
+		of = &parts{number: p.joined}
+		p.joined++
 		p.parts[head.Id] = of
 	}
 	switch kind {
@@ -98,6 +102,12 @@ func (p *printer) part(kind bpfKind, record []byte) error {
 		return fmt.Errorf("a record has the unknown kind %d", kind)
 	}
 	return nil
+}
+
+// forgetParts drops the older half of the parts: their last records are lost, and
+// counted. The others may be under way.
+func (p *printer) forgetParts() {
+	maps.DeleteFunc(p.parts, func(_ uint64, of *parts) bool { return of.number+maxParts/2 < p.joined })
 }
 
 // path puts names together, with a word on what is odd about them.

@@ -23,6 +23,7 @@ const maxRunning = 100_000
 type printer struct {
 	opts    *options
 	parts   map[uint64]*parts
+	joined  uint64            // how many execs have come in parts
 	running map[uint64]uint64 // when an exec happened, by id, if ends are of interest
 	ending  []*ended          // in the order of their ends
 	counts  counts
