@@ -297,15 +297,27 @@ static __always_inline void describe(struct exec *e, __u64 id)
 		BPF_CORE_READ_STR_INTO(&e->tty, tty, name);
 }
 
+/*
+ * The length of a string that a helper has read into size bytes and returned n for, or 0. Lengths
+ * have 64 bits throughout: between 32 and 64, the verifiers up to 6.12 forget what was compared.
+ */
+static __always_inline __u64 length(long n, __u32 size)
+{
+	__u64 len = n - 1;
+
+	barrier_var(len); /* one comparison, and of what is used */
+	return len < size ? len : 0;
+}
+
 /* An exec has worked: its arguments stand in the new memory, in one piece. */
 static __always_inline int worked(struct linux_binprm *bprm)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct mm_struct *mm = BPF_CORE_READ(task, mm);
-	__u64 from, bytes, id, left;
+	__u64 from, bytes, id, left, len, off = sizeof(struct exec);
 	struct scratch *s;
 	struct exec *e;
-	__u32 slot, off = sizeof(struct exec);
+	__u32 slot;
 	long n;
 
 	if (!wanted() || scratch_take(&slot))
@@ -344,17 +356,15 @@ static __always_inline int worked(struct linux_binprm *bprm)
 	e->argc = BPF_CORE_READ(bprm, argc);
 	e->args_len = n;
 	n = bpf_probe_read_kernel_str(&s->record[off], PATH_MAX, BPF_CORE_READ(bprm, filename));
-	if (n > 0 && n <= PATH_MAX) {
-		e->filename_len = n - 1;
-		off += n - 1;
-	}
+	len = length(n, PATH_MAX);
+	e->filename_len = len;
+	off += len;
 	if (BPF_CORE_READ(bprm, interp) != BPF_CORE_READ(bprm, filename)) {
 		n = bpf_probe_read_kernel_str(&s->record[off], INTERP_LEN,
 					      BPF_CORE_READ(bprm, interp));
-		if (n > 0 && n <= INTERP_LEN) {
-			e->interp_len = n - 1;
-			off += n - 1;
-		}
+		len = length(n, INTERP_LEN);
+		e->interp_len = len;
+		off += len;
 	}
 	left = e->args_len;
 	barrier_var(left); /* one comparison, as the verifier wants it */
@@ -373,9 +383,11 @@ out:
 /* A step along the arguments of a failed call. Returns 1 at the end. */
 static __always_inline int args_step(struct args_walk *w, struct scratch *s)
 {
-	__u32 len = w->len, pointer = 0;
+	__u64 len = w->len;
+	__u32 pointer = 0;
 	long n;
 
+	barrier_var(len);
 	if (len > CHUNK - PIECE) {
 		part_head(s, w->id, KIND_ARGS);
 		if (len > CHUNK)
@@ -456,8 +468,8 @@ static __always_inline int failed(const struct pt_regs *regs, __s32 ret, bool at
 	struct args_walk *w;
 	struct scratch *s;
 	struct exec *e;
-	__u64 id;
-	__u32 slot, off = sizeof(struct exec), len;
+	__u64 id, len;
+	__u32 slot;
 	long n;
 
 	if (ret >= 0 || !wanted() || scratch_take(&slot))
@@ -497,15 +509,13 @@ static __always_inline int failed(const struct pt_regs *regs, __s32 ret, bool at
 	e->args_bytes = w->bytes;
 	e->marks = (compat ? MARK_COMPAT : 0) | (at ? MARK_EXECVEAT : 0) |
 		   (w->unreadable ? MARK_UNREADABLE : 0);
-	n = bpf_probe_read_user_str(&s->record[off], PATH_MAX,
+	n = bpf_probe_read_user_str(&s->record[sizeof(struct exec)], PATH_MAX,
 				    (void *)(at ? args.a[1] : args.a[0]));
-	if (n > 0 && n <= PATH_MAX) {
-		e->filename_len = n - 1;
-		off += n - 1;
-	} else {
+	if (n < 0)
 		e->marks |= MARK_NO_NAME;
-	}
-	event_send(s->record, off);
+	len = length(n, PATH_MAX);
+	e->filename_len = len;
+	event_send(s->record, sizeof(struct exec) + len);
 out:
 	scratch_give_back(slot);
 	return 0;
