@@ -88,7 +88,7 @@ func (o *options) prepare(spec *ebpf.CollectionSpec) error {
 		{bpfVarWantEnv, len(o.env) > 0},
 		{bpfVarWantExe, o.exe || o.JSON},
 		{bpfVarWantCwd, o.cwd || o.JSON},
-		{bpfVarWantAncestors, uint32(o.ancestors)},
+		{bpfVarWantAncestors, uint32(o.walked())},
 	}
 	for _, c := range constants {
 		if err := spec.Variables[c.name].Set(c.value); err != nil {

@@ -134,6 +134,15 @@ func expression(flag, text string) (*regexp.Regexp, error) {
 // exits reports whether the ends of processes are needed.
 func (o *options) exits() bool { return o.exit || o.exitOnly || o.summary }
 
+// walked is how many parents the kernel side is to find. A tree takes all, as those
+// that run no program of their own, as subshells do, stand between others.
+func (o *options) walked() int {
+	if o.tree {
+		return maxAncestors
+	}
+	return int(o.ancestors)
+}
+
 // size is a flag value: a number of bytes, with K or M behind it.
 type size int
 

@@ -256,7 +256,7 @@ func (p *printer) appendExtras(dst []byte, s *started) []byte {
 	}
 	if o.ancestors > 0 {
 		var chain []byte
-		for i := range s.ancestors {
+		for i := range min(len(s.ancestors), int(o.ancestors)) {
 			if i > 0 {
 				chain = append(chain, '<')
 			}
@@ -278,11 +278,15 @@ func (p *printer) appendExtras(dst []byte, s *started) []byte {
 // maxDepths bounds the processes that --tree remembers.
 const maxDepths = 1 << 16
 
-// depth tells how far below the first process seen an exec stands.
+// depth tells how far below the first process seen an exec stands: one below the
+// nearest of its parents that ran something.
 func (p *printer) depth(s *started) int {
 	d := 0
-	if above, ok := p.depths[s.Ppid]; ok {
-		d = above + 1
+	for i := range s.ancestors {
+		if above, ok := p.depths[s.ancestors[i].Pid]; ok {
+			d = above + 1
+			break
+		}
 	}
 	if own, ok := p.depths[s.Pid]; ok { // it runs another program now
 		d = own
@@ -334,7 +338,7 @@ func (p *printer) appendJSON(dst []byte, s *started, wall int64) []byte {
 	uintOrNull(&j, "sessionid", uint64(s.Sessionid), s.Sessionid != unset)
 	if p.opts.ancestors > 0 {
 		j.Array("ancestors")
-		for i := range s.ancestors {
+		for i := range min(len(s.ancestors), int(p.opts.ancestors)) {
 			j.Object("")
 			j.Uint("pid", uint64(s.ancestors[i].Pid))
 			j.Str("comm", text(s.ancestors[i].Comm[:]))
