@@ -96,7 +96,7 @@ test-unit: ## vet, and the tests that need no root (RACE= for no race detector)
 test-live: ## the kernel tests on the running kernel, as root (RUN=REGEXP picks some)
 	$(call say,TEST,on kernel $(shell uname -r))
 	$(Q)go test -exec '$(ROOT)' -json -count=1 -p=1 -run '$(or $(RUN),^TestKernel)' $(LIVE) | \
-		go run ./internal/cmd/tally
+		go run ./internal/cmd/tally -live
 
 .PHONY: test-kernels
 test-kernels: ## the kernel tests on other kernels, under QEMU (KERNELS=6.12, RUN=REGEXP)

@@ -85,7 +85,7 @@ func TestKernelThreads(t *testing.T) {
 // TestKernelStorm opens faster than can be shown through a small buffer.
 func TestKernelStorm(t *testing.T) {
 	const threads = 64
-	each := uint64(1000)
+	each := uint64(400) // as many in all as the default buffer can hold, at least
 	if livetest.Guest() {
 		each = 100
 	}
@@ -227,12 +227,12 @@ func TestKernelBlocked(t *testing.T) {
 	})
 }
 
-// TestKernelStartStop attaches and detaches again and again while files are
-// opened, and looks for what is left.
+// TestKernelStartStop attaches and detaches 200 times while files are opened,
+// with several tools at a time, and looks for what is left.
 func TestKernelStartStop(t *testing.T) {
-	rounds := 200
+	rounds, atOnce := 50, 4
 	if livetest.Guest() {
-		rounds = 2
+		rounds, atOnce = 1, 2
 	}
 	eachMode(t, func(t *testing.T, mode string) {
 		var over atomic.Bool
@@ -256,10 +256,18 @@ func TestKernelStartStop(t *testing.T) {
 		before := livetest.Snapshot(t)
 		for round := range rounds {
 			was := opened.Load()
-			tool := livetest.Start(t, "--attach", mode, "-b", "16", "-x", "-t", "1")
-			tool.Ready()
-			if res := tool.Stop(); res.Status != 0 || len(res.Lines()) != 1 {
-				t.Fatalf("round %d: status %d: %s%s", round, res.Status, res.Stdout, res.Stderr)
+			tools := make([]*livetest.Tool, atOnce)
+			for i := range tools {
+				tools[i] = livetest.Start(t, "--attach", mode, "-b", "16", "-x", "-t", "1")
+			}
+			for _, tool := range tools {
+				tool.Ready()
+				tool.Signal(os.Interrupt)
+			}
+			for _, tool := range tools {
+				if res := tool.Wait(); res.Status != 0 || len(res.Lines()) != 1 {
+					t.Fatalf("round %d: status %d: %s%s", round, res.Status, res.Stdout, res.Stderr)
+				}
 			}
 			if opened.Load() == was {
 				t.Errorf("round %d: nothing was opened meanwhile", round)

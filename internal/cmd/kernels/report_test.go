@@ -87,6 +87,9 @@ func TestReportVerdict(t *testing.T) {
 		{"another reason", []kernelRun{on("6.1-arm64", pass, result{Test: "TestKernelOpens/fentry", Verdict: skipped, Output: "not root"})}, false, true},
 		{"a call that arm64 lacks", []kernelRun{on("6.12-arm64", pass, result{Test: "TestKernelA/int80_open", Verdict: skipped, Output: "no int80 open on this machine"})}, true, true},
 		{"a call that amd64 has", []kernelRun{on("6.12", pass, result{Test: "TestKernelA/int80_open", Verdict: skipped, Output: "no int80 open on this machine"})}, false, true},
+		{"what 5.10 can't show", []kernelRun{on("5.10", pass, result{Test: "TestKernelA/kprobe/io_uring_batch", Verdict: skipped, Output: "SKIPPED: kprobe mode does not show io_uring on this kernel, and says so"})}, true, true},
+		{"what 6.1 can show", []kernelRun{on("6.1", pass, result{Test: "TestKernelA/kprobe/io_uring_batch", Verdict: skipped, Output: "SKIPPED: kprobe mode does not show io_uring on this kernel, and says so"})}, false, true},
+		{"for real machines", []kernelRun{on("6.12", pass, result{Test: "TestKernelA", Verdict: skipped, Output: "SKIPPED: for real machines only, as it takes long in an emulated guest"})}, true, true},
 		{"a kernel is missing", []kernelRun{on("6.1", pass), {Missing: missing}}, true, true},
 		{"a kernel that must be is missing", []kernelRun{on("6.1", pass), {Missing: missing, MissingFails: true}}, false, false},
 	} {

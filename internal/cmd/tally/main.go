@@ -8,12 +8,16 @@
 // without a failed test (it does not build, or ends early) counts as one that
 // failed. The exit status is 1 if anything failed, or if no test ran at all,
 // as then the caller asked for something else than it got.
+//
+// With -live the tests are those on the running kernel. There, with CI set in the
+// environment, a skip that expected.go does not have is a failure.
 package main
 
 import (
 	"bufio"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"maps"
@@ -23,7 +27,10 @@ import (
 )
 
 func main() {
-	if err := run(os.Stdout, os.Stdin); err != nil {
+	live := flag.Bool("live", false, "with CI set, a skip that is not expected on a running kernel is a failure")
+	flag.Parse()
+	strict := *live && os.Getenv("CI") != ""
+	if err := run(os.Stdout, os.Stdin, strict); err != nil {
 		fmt.Fprintln(os.Stderr, "tally:", err)
 		os.Exit(1)
 	}
@@ -45,10 +52,12 @@ type tally struct {
 	parents                 map[string]bool     // tests with subtests, by package and test
 	failedIn                map[string]int      // by package
 	doneIn                  map[string]int      // by package
+	strict                  bool                // a skip that is not expected is a failure
 }
 
-func run(w io.Writer, r io.Reader) error {
+func run(w io.Writer, r io.Reader, strict bool) error {
 	t := &tally{
+		strict:   strict,
 		output:   map[string][]string{},
 		parents:  map[string]bool{},
 		failedIn: map[string]int{},
@@ -115,7 +124,11 @@ func (t *tally) testEnd(w *bufio.Writer, e event, key string) {
 		case "pass":
 			t.passed++
 		case "skip":
-			t.skipped++
+			if t.unexpected(e, key) {
+				t.failed++
+			} else {
+				t.skipped++
+			}
 		case "fail":
 			t.failed++
 		}
@@ -131,6 +144,14 @@ func (t *tally) testEnd(w *bufio.Writer, e event, key string) {
 			w.WriteString(o)
 		}
 	}
+	if e.Action == "skip" && t.unexpected(e, key) {
+		fmt.Fprintf(w, "    (this skip of %s is NOT EXPECTED, which is a failure in CI)\n", e.Test)
+	}
+}
+
+// unexpected reports whether a skip is to count as a failure.
+func (t *tally) unexpected(e event, key string) bool {
+	return t.strict && !expected(e.Test, strings.Join(t.output[key], ""))
 }
 
 func (t *tally) packageEnd(w *bufio.Writer, e event) {
