@@ -90,7 +90,7 @@ Filters work in the kernel, except -n and -l.`,
 		{Command: "execsnoop -u www-data --exe --cwd --ancestors", Text: "Show what a user runs, from where, and who is behind it"},
 		{Command: "execsnoop -l 'curl .*http' -T", Text: "Show downloads with the time of day"},
 		{Command: "execsnoop --exit-only --json | jq 'select(.signal)'", Text: "List the processes that a signal ended"},
-		{Command: "execsnoop --summary -d 60", Text: "Count what a minute's cron jobs ran"},
+		{Command: "execsnoop --summary --duration 60", Text: "Count what a minute's cron jobs ran"},
 		{Command: "execsnoop --env LD_PRELOAD,PATH -P 1", Text: "Show how init starts services, with two variables"},
 	},
 	Overhead: `A program that is run is shown by one kernel program on one tracepoint, whatever
