@@ -97,9 +97,12 @@ meanwhile. With -F the file is found by its descriptor: if another thread closes
 and reuses it in the microsecond before the call returns, its path is shown.
 
 fentry and kprobe mode do not see opens that a seccomp filter refused, since they
-never begin. kprobe mode loses opens while more threads than twice the number of
-CPUs (at least 10) wait in one, and counts them. What a kernel keeps from
-every mode, as io_uring before 5.19, is said at the start.
+never begin. kprobe mode loses opens while more than 1,024 threads wait in one
+(without tracefs, more than a few), and counts them. On a preemptible kernel
+fentry mode, and from 7.0 on tracepoint mode, loses opens of a CPU's other
+threads while one is preempted within the tool's program, and counts them; kprobe
+mode does not. What a kernel keeps from every mode, as io_uring before
+5.19, is said at the start.
 
 The tool does not show its own opens. With -p or -t it ends when there is
 nothing left to trace.

@@ -137,6 +137,9 @@ func (k *Kernel) Open(spec *ebpf.CollectionSpec, hooks []Hook, opts Options) (*S
 			return nil, err
 		}
 	}
+	if slices.ContainsFunc(results, func(r Result) bool { return r.Mode == Kprobe }) {
+		_ = removeLeftovers() // what can't be removed does no harm
+	}
 	if err := s.attach(spec); err != nil {
 		s.Close()
 		return nil, err
@@ -312,7 +315,7 @@ func (s *Set) attach(spec *ebpf.CollectionSpec) error {
 func attachOne(spec *ebpf.ProgramSpec, prog *ebpf.Program) (link.Link, error) {
 	switch {
 	case spec.Type == ebpf.Kprobe && strings.HasPrefix(spec.SectionName, "kretprobe/"):
-		return link.Kretprobe(spec.AttachTo, prog, nil)
+		return kretprobe(spec.AttachTo, prog)
 	case spec.Type == ebpf.Kprobe:
 		return link.Kprobe(spec.AttachTo, prog, nil)
 	case spec.Type == ebpf.Tracing:
