@@ -181,12 +181,27 @@ func (p *printer) appendStart(dst []byte, s *started, wall int64) []byte {
 	return append(p.appendExtras(dst, s), '\n')
 }
 
+// named reports whether the file's name is known.
+func (s *started) named() bool { return uint32(s.Marks)&uint32(bpfMarkMARK_NO_NAME) == 0 }
+
+// appendName appends the file's name, or what stands for it: an empty one would
+// look like none at all.
+func (s *started) appendName(dst []byte) []byte {
+	switch {
+	case !s.named():
+		return append(dst, "<unreadable>"...)
+	case len(s.filename) == 0:
+		return append(dst, `""`...)
+	}
+	return output.AppendEscaped(dst, s.filename)
+}
+
 // appendArgs appends the file's name and the arguments but the first, as BCC does.
 func (p *printer) appendArgs(dst []byte, s *started) []byte {
-	if uint32(s.Marks)&uint32(bpfMarkMARK_NO_NAME) != 0 {
-		dst = append(dst, "<unreadable>"...)
-	} else {
+	if p.opts.quote && s.named() {
 		dst = p.appendArg(dst, s.filename)
+	} else {
+		dst = s.appendName(dst)
 	}
 	shown := 0
 	for i, arg := range s.args {
@@ -317,7 +332,7 @@ func (p *printer) appendJSON(dst []byte, s *started, wall int64) []byte {
 	} else {
 		j.String("exec_id", id(s.Id))
 	}
-	bytesOrNull(&j, "filename", s.filename, uint32(s.Marks)&uint32(bpfMarkMARK_NO_NAME) == 0)
+	bytesOrNull(&j, "filename", s.filename, s.named())
 	bytesOrNull(&j, "interpreter", s.interp, len(s.interp) > 0)
 	bytesOrNull(&j, "exe", s.exe, s.exe != nil)
 	j.Strings("args", s.args)

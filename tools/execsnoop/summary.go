@@ -46,7 +46,7 @@ func (c *counts) hidden(id uint64) bool {
 }
 
 func (c *counts) start(s *started) {
-	path := string(output.AppendEscaped(nil, s.filename))
+	path := string(s.appendName(nil))
 	line := c.lines[path]
 	if line == nil {
 		line = &counted{path: path}
