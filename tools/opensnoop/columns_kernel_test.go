@@ -163,7 +163,7 @@ func matchRow(want, line string) bool {
 
 // TestKernelEscapes has odd names and comms in text.
 func TestKernelEscapes(t *testing.T) {
-	livetest.Need(t)
+	livetest.NeedFast(t)
 	dir := t.TempDir()
 	attempts(t, func(a *attempt) {
 		var res livetest.Result
