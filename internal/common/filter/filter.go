@@ -35,6 +35,7 @@ type Filter struct {
 	tid       uint32
 	user      string
 	comm      string
+	commFlag  *pflag.Flag // nil if the tool has another --name, or none
 	cgroups   []string
 	cgroupMap string
 	mntnsMap  string
@@ -82,6 +83,7 @@ func (f *Filter) UserFlag(letter string) {
 // CommFlag defines --name with the tool's letter.
 func (f *Filter) CommFlag(letter string) {
 	f.fs.StringVarP(&f.comm, "name", letter, "", "only tasks whose comm has `TEXT` in it")
+	f.commFlag = f.fs.Lookup("name")
 }
 
 // TID is the thread asked for, or 0.
@@ -146,7 +148,7 @@ func (f *Filter) Apply(spec *ebpf.CollectionSpec) (replace map[string]*ebpf.Map,
 		set.value("filter_uid", true)
 		set.value("filter_uid_value", uid)
 	}
-	if f.fs.Changed("name") {
+	if f.commFlag != nil && f.commFlag.Changed {
 		if err := f.applyComm(&set); err != nil {
 			return nil, err
 		}
