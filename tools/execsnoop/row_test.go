@@ -245,13 +245,13 @@ func show(t testing.TB, list []event, args ...string) (text string, r *trace.Run
 		b.WriteString(h + "\n")
 	}
 	for _, e := range list {
-		switch e.(type) {
+		switch e := e.(type) {
 		case exited, reaped:
 			if !p.opts.exits() {
 				continue // the kernel side sends none
 			}
 		case execed:
-			if e.(execed).Ret < 0 && !p.opts.fails {
+			if e.Ret < 0 && !p.opts.fails {
 				continue
 			}
 		}
