@@ -30,7 +30,7 @@ func TestKernelFailures(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode string) {
 		scenes := failureScenes()
 		for _, scene := range execScenes {
-			if slices.Contains([]string{"execve", "execveat descriptor", "thread", "script", "several", "32-bit"}, scene.name) {
+			if slices.Contains([]string{"execve", "execveat descriptor", "thread", "script", "several", "int80 execve"}, scene.name) {
 				scenes = append(scenes, scene)
 			}
 		}
@@ -53,12 +53,7 @@ func becomes(call func(path string, argv, envp []string) livetest.Step, change f
 		}
 		for range times {
 			s.run(0, func(cmd *exec.Cmd) {
-				if fd, err := os.Open(s.dir); err == nil {
-					cmd.ExtraFiles = []*os.File{fd} // 3
-				}
-				if fd, err := os.Open(path); err == nil {
-					cmd.ExtraFiles = append(cmd.ExtraFiles, fd) // 4
-				}
+				cmd.ExtraFiles = []*os.File{s.open(s.dir), s.open(path)} // 3 and 4
 			}, []string{first}, ran(s.dir, first, first), want)
 		}
 	}
@@ -90,15 +85,10 @@ var execScenes = []scene{
 			first := s.program("first",
 				livetest.Call(unix.SYS_UNLINKAT, unix.AT_FDCWD, path, 0),
 				livetest.Call(unix.SYS_EXECVEAT, 3, "", []string{"x"}, nil, unix.AT_EMPTY_PATH))
-			fd, err := os.Open(path)
-			if err != nil {
-				s.t.Fatal(err)
-			}
 			name, exe := "/dev/fd/3", path+" (deleted)"
 			want := ran(s.dir, name, "x")
 			want.Exe, want.Comm = &exe, s.descriptorComm("3", "deleted")
-			s.run(0, func(cmd *exec.Cmd) { cmd.ExtraFiles = []*os.File{fd} }, []string{first}, ran(s.dir, first, first), want)
-			fd.Close()
+			s.run(0, func(cmd *exec.Cmd) { cmd.ExtraFiles = []*os.File{s.open(path)} }, []string{first}, ran(s.dir, first, first), want)
 		}
 	}},
 	{"execveat path", becomes(func(path string, argv, envp []string) livetest.Step {
@@ -121,18 +111,14 @@ var execScenes = []scene{
 	{"thread", becomes(func(path string, argv, envp []string) livetest.Step {
 		return livetest.Thread(livetest.Call(unix.SYS_EXECVE, path, argv, envp))
 	}, nil)},
-	{"32-bit", func(s *stage) {
-		if !livetest.HasInt80() {
-			return // there is no such call on this machine
-		}
+	{"int80 execve", func(s *stage) {
+		s.needInt80()
 		becomes(func(path string, argv, envp []string) livetest.Step {
 			return livetest.Int80Call(11, path, argv, envp)
 		}, nil)(s)
 	}},
-	{"32-bit execveat", func(s *stage) {
-		if !livetest.HasInt80() {
-			return
-		}
+	{"int80 execveat", func(s *stage) {
+		s.needInt80()
 		becomes(func(path string, argv, envp []string) livetest.Step {
 			return livetest.Int80Call(358, 3, path, argv, envp, 0)
 		}, nil)(s)
@@ -328,14 +314,10 @@ func (s *stage) read(pid int, name string) string {
 // descriptor: since 6.14 as the file, before that as the descriptor.
 func (s *stage) descriptorComm(descriptor, name string) string {
 	s.t.Helper()
-	fd, err := os.Open(s.program("by-name", append(pauses, livetest.Exit(0))...))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer fd.Close()
+	path := s.program("by-name", append(pauses, livetest.Exit(0))...)
 	first := s.program("descriptor", livetest.Call(unix.SYS_EXECVEAT, 3, "", []string{"x"}, nil, unix.AT_EMPTY_PATH))
 	comm := name
-	cmd := s.paused(func(cmd *exec.Cmd) { cmd.ExtraFiles = []*os.File{fd} }, []string{first}, func(pid int) {
+	cmd := s.paused(func(cmd *exec.Cmd) { cmd.ExtraFiles = []*os.File{s.open(path)} }, []string{first}, func(pid int) {
 		if s.read(pid, "comm") == "3\n" {
 			comm = descriptor
 		}
@@ -413,13 +395,9 @@ func failureScenes() (scenes []scene) {
 					wants = append(wants, want)
 				}
 			})
-			if path != "" {
-				s.run(0, func(cmd *exec.Cmd) {
-					if fd, err := os.Open(s.dir); err == nil {
-						cmd.ExtraFiles = []*os.File{fd} // 3
-					}
-				}, []string{path}, append([]row{ran(s.dir, path, path)}, wants...)...)
-			}
+			s.run(0, func(cmd *exec.Cmd) {
+				cmd.ExtraFiles = []*os.File{s.open(s.dir)} // 3
+			}, []string{path}, append([]row{ran(s.dir, path, path)}, wants...)...)
 		}})
 	}
 	// one has execve called for a path that prepare makes.
@@ -495,10 +473,8 @@ func failureScenes() (scenes []scene) {
 		expect(r)
 		expect(r)
 	})
-	fails("32-bit", func(s *stage, first func(steps ...livetest.Step) row, expect func(want row)) {
-		if !livetest.HasInt80() {
-			return
-		}
+	fails("int80 execs", func(s *stage, first func(steps ...livetest.Step) row, expect func(want row)) {
+		s.needInt80()
 		argv := []string{"zero", "", strings.Repeat("2", 5000)}
 		r := first(
 			livetest.Repeat(times, livetest.Int80Call(11, "missing", argv, nil)),

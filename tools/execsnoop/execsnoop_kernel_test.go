@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -238,13 +239,15 @@ func (r row) child(pid int, path string, args ...string) row {
 
 // A stage is where a scene plays.
 type stage struct {
-	t      *testing.T
-	dir    string // of its own
-	want   map[int][]row
-	order  []int // of processes
-	states []*os.ProcessState
-	taken  []time.Duration                     // by each process, at most
-	more   func(all []row) (problems []string) // what is to be checked besides
+	t       *testing.T
+	dir     string // of its own
+	want    map[int][]row
+	order   []int      // of processes
+	opened  []*os.File // for the program to be started
+	skipped string
+	states  []*os.ProcessState
+	taken   []time.Duration                     // by each process, at most
+	more    func(all []row) (problems []string) // what is to be checked besides
 }
 
 // program makes a program with these steps and gives its path.
@@ -255,6 +258,25 @@ func (s *stage) program(name string, steps ...livetest.Step) string {
 	}
 	livetest.CallProgram(s.t, path, steps...)
 	return path
+}
+
+// open opens a file for a program that is started next.
+func (s *stage) open(path string) *os.File {
+	s.t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.opened = append(s.opened, f)
+	return f
+}
+
+// needInt80 ends a scene for want of 32-bit calls.
+func (s *stage) needInt80() {
+	if !livetest.HasInt80() {
+		s.skipped = "SKIPPED: no 32-bit execs on this machine"
+		runtime.Goexit()
+	}
 }
 
 // file makes a file and gives its path.
@@ -282,7 +304,12 @@ func (s *stage) start(change func(*exec.Cmd), argv []string) *exec.Cmd {
 	if change != nil {
 		change(cmd)
 	}
-	if err := cmd.Start(); err != nil {
+	err := cmd.Start()
+	for _, f := range s.opened {
+		f.Close()
+	}
+	s.opened = nil
+	if err != nil {
 		s.t.Fatal(err)
 	}
 	return cmd
@@ -315,6 +342,9 @@ func (s *stage) expect(pid int, want ...row) {
 // check says what is wrong with the rows of the execs of a stage's processes. A row
 // that is expected with tid -1 has that of a thread other than the first.
 func (s *stage) check(all []row) (problems []string) {
+	if s.skipped != "" {
+		return nil
+	}
 	got := map[int][]row{}
 	for _, r := range all {
 		if r.Kind == "exec" && s.want[r.PID] != nil {
@@ -366,7 +396,7 @@ type scene struct {
 // and the stages, in which to look for more than their execs.
 func perform(t *testing.T, scenes []scene, args []string, check func(a *livetest.Attempt, stages []*stage, all []row)) {
 	t.Helper()
-	problems := map[string][]string{}
+	problems, skips := map[string][]string{}, map[string]string{}
 	livetest.Attempts(t, func(a *livetest.Attempt) {
 		clear(problems)
 		tool := livetest.Start(t, append(args, "--json", "--ancestors")...)
@@ -375,10 +405,22 @@ func perform(t *testing.T, scenes []scene, args []string, check func(a *livetest
 		var stages []*stage
 		for _, scene := range scenes {
 			s := newStage(t)
-			scene.play(s)
 			stages = append(stages, s)
+			done := make(chan struct{})
+			go func() { // which a scene may end
+				defer close(done)
+				scene.play(s)
+			}()
+			<-done
+			skips[scene.name] = s.skipped
+			if t.Failed() {
+				t.FailNow()
+			}
 		}
 		end := time.Now()
+		if slices.Contains(args, "--exit") {
+			waitExits(tool, stages)
+		}
 		res := over(t, tool.Stop(), 0)
 		a.Lost(res)
 		all := decode(t, res.Lines())
@@ -414,8 +456,29 @@ func perform(t *testing.T, scenes []scene, args []string, check func(a *livetest
 				}
 				t.Error(text)
 			}
+			if text := skips[scene.name]; text != "" {
+				t.Skip(text)
+			}
 		})
 	}
+}
+
+// waitExits waits until all processes of the stages have been shown to end, or the
+// tool says that it lost something.
+func waitExits(tool *livetest.Tool, stages []*stage) {
+	wanted := map[string]bool{}
+	for _, s := range stages {
+		for _, pid := range s.order {
+			wanted[fmt.Sprint(pid)] = true
+		}
+	}
+	tool.WaitLine(func(line string) bool {
+		if _, rest, ok := strings.Cut(line, `"kind":"exit","pid":`); ok {
+			pid, _, _ := strings.Cut(rest, ",")
+			delete(wanted, pid)
+		}
+		return len(wanted) == 0 || strings.Contains(line, `"kind":"lost"`)
+	})
 }
 
 func newStage(t *testing.T) *stage {
