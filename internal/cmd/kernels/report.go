@@ -34,6 +34,12 @@ var expectedSkips = []expectedSkip{
 	},
 	{
 		Kernel: regexp.MustCompile(`-arm64$`),
+		Test:   regexp.MustCompile(`/(failed_)?int80_exec[a-z]*$`),
+		Reason: regexp.MustCompile(`no 32-bit execs on this machine$`),
+		Why:    "arm64 has no way in for 32-bit calls of 64-bit programs",
+	},
+	{
+		Kernel: regexp.MustCompile(`-arm64$`),
 		Test:   regexp.MustCompile(`/(open|creat|int80_[a-z0-9]+|[a-z0-9]+_32)(/|$)`),
 		Reason: regexp.MustCompile(`no ((int80 )?(open|openat|openat2|creat)|32-bit calls) on this machine$`),
 		Why:    "arm64 has neither the old calls open and creat nor x86's way in for 32-bit programs",
