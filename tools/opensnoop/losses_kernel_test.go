@@ -231,8 +231,9 @@ func TestKernelBlocked(t *testing.T) {
 // with several tools at a time, and looks for what is left.
 func TestKernelStartStop(t *testing.T) {
 	rounds, atOnce := 50, 4
+	pause := 50 * time.Microsecond // leaves the processor to the tools
 	if livetest.Guest() {
-		rounds, atOnce = 1, 2
+		rounds, atOnce, pause = 1, 2, 5*time.Millisecond
 	}
 	eachMode(t, func(t *testing.T, mode string) {
 		var over atomic.Bool
@@ -245,7 +246,7 @@ func TestKernelStartStop(t *testing.T) {
 				for !over.Load() {
 					livetest.Openat(unix.AT_FDCWD, name, unix.O_RDONLY, 0)
 					opened.Add(1)
-					time.Sleep(50 * time.Microsecond) // leaves the processor to the tools
+					time.Sleep(pause)
 				}
 			})
 		}()

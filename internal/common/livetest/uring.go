@@ -37,6 +37,7 @@ const URingEntries = 256
 type URing struct {
 	fd      int
 	polled  bool
+	creator int    // the thread that made it
 	rings   []byte // submission and completion ring
 	memory  []byte // of entries
 	entries []uringEntry
@@ -87,6 +88,8 @@ type uringParams struct {
 // NewURing makes an io_uring. flags is 0 or SetupSQPoll. The error is
 // ErrNoURing where this kernel has none or doesn't let us.
 func NewURing(flags uint32) (*URing, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	p := uringParams{flags: flags, sqThreadIdle: 100} // milliseconds
 	fd, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, URingEntries, uintptr(unsafe.Pointer(&p)), 0)
 	switch errno {
@@ -98,7 +101,7 @@ func NewURing(flags uint32) (*URing, error) {
 	default:
 		return nil, fmt.Errorf("io_uring_setup: %w", errno)
 	}
-	r := &URing{fd: int(fd), polled: flags&SetupSQPoll != 0, submitMask: p.sqEntries - 1, completeMask: p.cqEntries - 1}
+	r := &URing{fd: int(fd), polled: flags&SetupSQPoll != 0, creator: unix.Gettid(), submitMask: p.sqEntries - 1, completeMask: p.cqEntries - 1}
 	if p.features&uringSingleMmap == 0 {
 		r.Close()
 		return nil, errors.New("io_uring_setup: this kernel maps the rings apart, which only kernels before 5.4 did")
@@ -143,8 +146,9 @@ func (r *URing) Poller() (tid int, err error) {
 				tid, err = strconv.Atoi(strings.TrimSpace(number))
 			}
 		}
-		// It is -1 while the kernel uses the ring.
-		if err != nil || tid <= 0 {
+		// It is -1 while the kernel uses the ring, and the ring's creator until the
+		// thread runs.
+		if err != nil || tid <= 0 || tid == r.creator {
 			return fmt.Errorf("find the thread of an io_uring: none is named in %q", text)
 		}
 		return nil
