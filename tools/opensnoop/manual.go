@@ -104,6 +104,9 @@ threads while one is preempted within the tool's program, and counts them; kprob
 mode does not. What a kernel keeps from every mode, as io_uring before
 5.19, is said at the start.
 
+The flags of an open through io_uring have O_LARGEFILE, which the kernel adds
+before it can be seen.
+
 The tool does not show its own opens. With -p or -t it ends when there is
 nothing left to trace.
 

@@ -342,14 +342,15 @@ func (s *Set) Detach() {
 // might have had nothing to report, since the task that it was skipped for may be
 // one that no filter lets through. A kretprobe that was skipped is found out
 // otherwise, by the call that has begun and not ended.
-func (s *Set) Missed() (certain, possible uint64) {
+func (s *Set) Missed() uint64 {
+	var n uint64
 	for name, p := range s.Programs {
 		stats, err := p.Stats()
 		if err == nil && !strings.HasSuffix(name, "_kretprobe") {
-			possible += stats.RecursionMisses
+			n += stats.RecursionMisses
 		}
 	}
-	return 0, possible
+	return n
 }
 
 // Close detaches and frees everything.

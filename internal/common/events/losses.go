@@ -10,10 +10,6 @@ import (
 
 const lostMap = "lost"
 
-// busy is the cause of loss that the kernel itself counts, and not events.bpf.h:
-// a program was to run while it ran already on that CPU.
-const busy = "program_busy"
-
 // texts says what the causes in events.bpf.h mean to a user.
 var texts = map[string]string{
 	"ring_full":     "ring buffer full (--buffer-pages makes it larger)",
@@ -21,7 +17,6 @@ var texts = map[string]string{
 	"return_missed": "the return of a call was not seen",
 	"scratch_full":  "too many long records at once",
 	"follow_full":   "too many processes to follow",
-	busy:            "the kernel skipped the program, which was busy",
 }
 
 // Loss is how many events were lost for one cause.
@@ -50,7 +45,7 @@ type Lost struct {
 type Losses struct {
 	causes []string
 	counts *ebpf.Map
-	missed func() (certain, possible uint64)
+	missed func() uint64
 	added  map[string]uint64
 	perCPU []uint64
 	lost   Lost
@@ -73,7 +68,7 @@ func NewLosses(spec *ebpf.CollectionSpec) (*Losses, error) {
 }
 
 // Open connects to a loaded collection. missed gives the kernel's own count.
-func (l *Losses) Open(coll *ebpf.Collection, missed func() (certain, possible uint64)) {
+func (l *Losses) Open(coll *ebpf.Collection, missed func() uint64) {
 	l.counts, l.missed = coll.Maps[lostMap], missed
 }
 
@@ -100,11 +95,7 @@ func (l *Losses) Read() (*Lost, error) {
 			l.lost.Causes = append(l.lost.Causes, Loss{cause, sum})
 		}
 	}
-	certain, possible := l.missed()
-	if certain > 0 {
-		l.lost.Causes = append(l.lost.Causes, Loss{busy, certain})
-	}
-	l.lost.Possible = possible
+	l.lost.Possible = l.missed()
 	return &l.lost, nil
 }
 
@@ -118,7 +109,7 @@ func (l *Lost) Total() uint64 {
 }
 
 // Describe says in one line what was lost: "lost 12 events: 10 ring buffer full,
-// 2 …; at most 3 more, as …".
+// 2 …; may have lost up to 3 events: …".
 func (l *Lost) Describe() string {
 	var b strings.Builder
 	if len(l.Causes) > 0 {
@@ -134,7 +125,7 @@ func (l *Lost) Describe() string {
 		if b.Len() > 0 {
 			b.WriteString("; ")
 		}
-		fmt.Fprintf(&b, "may have lost up to %d events, as often as %s", l.Possible, texts[busy])
+		fmt.Fprintf(&b, "may have lost up to %d events: so often the kernel skipped a program that was busy", l.Possible)
 	}
 	return b.String()
 }
