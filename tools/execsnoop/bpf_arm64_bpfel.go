@@ -119,6 +119,7 @@ const (
 	bpfMapPids                 = "pids"
 	bpfMapScratchFree          = "scratch_free"
 	bpfMapScratchSlots         = "scratch_slots"
+	bpfMapSendings             = "sendings"
 	bpfProgExecRaw             = "exec_raw"
 	bpfProgExecTp              = "exec_tp"
 	bpfProgExecve32Fexit       = "execve32_fexit"
@@ -250,6 +251,7 @@ type bpfMapSpecs struct {
 	Pids         *ebpf.MapSpec `ebpf:"pids"`
 	ScratchFree  *ebpf.MapSpec `ebpf:"scratch_free"`
 	ScratchSlots *ebpf.MapSpec `ebpf:"scratch_slots"`
+	Sendings     *ebpf.MapSpec `ebpf:"sendings"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
@@ -311,6 +313,7 @@ type bpfMaps struct {
 	Pids         *ebpf.Map `ebpf:"pids"`
 	ScratchFree  *ebpf.Map `ebpf:"scratch_free"`
 	ScratchSlots *ebpf.Map `ebpf:"scratch_slots"`
+	Sendings     *ebpf.Map `ebpf:"sendings"`
 }
 
 func (m *bpfMaps) Close() error {
@@ -325,6 +328,7 @@ func (m *bpfMaps) Close() error {
 		m.Pids,
 		m.ScratchFree,
 		m.ScratchSlots,
+		m.Sendings,
 	)
 }
 

@@ -149,6 +149,25 @@ struct {
 	__type(value, struct args_walk);
 } args_walks SEC(".maps");
 
+/*
+ * What is still to be sent of a process's memory; one for each scratch buffer. It is not on the stack
+ * because the verifier then follows the number through each turn of the loop, and gives up at 8 MiB.
+ */
+struct sending {
+	__u64 id;
+	__u64 from;
+	__u64 left;
+	__u32 kind;
+	__u32 failed;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SCRATCH_SLOTS);
+	__type(key, __u32);
+	__type(value, struct sending);
+} sendings SEC(".maps");
+
 /* Tells one run of a program from every other, with nothing to remember about it. */
 static __always_inline __u64 id_of(const struct task_struct *task)
 {
@@ -169,25 +188,58 @@ static __always_inline void part_head(struct scratch *s, __u64 id, __u8 kind)
 	p->dev = 0;
 }
 
+static __always_inline int send_step(struct sending *m, struct scratch *s)
+{
+	if (m->left <= CHUNK)
+		return 1;
+	part_head(s, m->id, m->kind);
+	if (bpf_probe_read_user(&s->record[sizeof(struct part)], CHUNK, (void *)m->from))
+		return 1; /* with more left than a record has room for: it can't be read */
+	if (event_send(s->record, sizeof(struct part) + CHUNK)) {
+		m->failed = 1;
+		return 1;
+	}
+	m->from += CHUNK;
+	m->left -= CHUNK;
+	return 0;
+}
+
+__noinline int send_some_steps(__u32 slot)
+{
+	struct scratch *s = bpf_map_lookup_elem(&scratch_slots, &slot);
+	struct sending *m = bpf_map_lookup_elem(&sendings, &slot);
+
+	if (!s || !m)
+		return 1;
+	for (int i = 0; i < 16; i++)
+		if (send_step(m, s))
+			return 1;
+	return 0;
+}
+
+__noinline int send_steps(__u32 slot)
+{
+	for (int i = 0; i < 256; i++)
+		if (send_some_steps(slot))
+			return 0;
+	return 1;
+}
+
 /*
  * Sends what of a process's memory does not fit into the last record: all but the last CHUNK or less.
- * Returns how much of it remains, or a negative number if something could not be sent.
+ * Returns how much of it remains, which is more than that if it can't be read, or a negative number
+ * if something could not be sent.
  */
-static __noinline long send_memory(struct scratch *s, __u64 id, __u64 *from, __u64 bytes,
-				   __u32 kind)
+static __always_inline long send_memory(struct sending *m, __u32 slot, __u64 id, __u64 from,
+					__u64 bytes, __u32 kind)
 {
-	for (int i = 0; i < 4096; i++) {
-		if (bytes <= CHUNK)
-			return bytes;
-		part_head(s, id, kind);
-		if (bpf_probe_read_user(&s->record[sizeof(struct part)], CHUNK, (void *)*from))
-			return bytes; /* reading it again at the end will fail again, and say so */
-		if (event_send(s->record, sizeof(struct part) + CHUNK))
-			return -1;
-		*from += CHUNK;
-		bytes -= CHUNK;
-	}
-	return bytes;
+	m->id = id;
+	m->from = from;
+	m->left = bytes > max_bytes ? max_bytes : bytes;
+	m->kind = kind;
+	m->failed = 0;
+	send_steps(slot);
+	return m->failed ? -1 : m->left;
 }
 
 /* Sends the names of a path. Returns 0, or an error. */
@@ -315,6 +367,7 @@ static __always_inline int worked(struct linux_binprm *bprm)
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct mm_struct *mm = BPF_CORE_READ(task, mm);
 	__u64 from, bytes, id, left, len, off = sizeof(struct exec);
+	struct sending *m;
 	struct scratch *s;
 	struct exec *e;
 	__u32 slot;
@@ -323,7 +376,8 @@ static __always_inline int worked(struct linux_binprm *bprm)
 	if (!wanted() || scratch_take(&slot))
 		return 0;
 	s = bpf_map_lookup_elem(&scratch_slots, &slot);
-	if (!s)
+	m = bpf_map_lookup_elem(&sendings, &slot);
+	if (!s || !m)
 		return 0;
 	id = id_of(task);
 	if (send_extras(s, slot, id, true))
@@ -331,30 +385,26 @@ static __always_inline int worked(struct linux_binprm *bprm)
 	e = (struct exec *)s->record;
 	if (want_env) {
 		from = BPF_CORE_READ(mm, env_start);
-		bytes = BPF_CORE_READ(mm, env_end) - from;
-		if (bytes > max_bytes)
-			bytes = max_bytes;
-		n = send_memory(s, id, &from, bytes, KIND_ENV);
+		n = send_memory(m, slot, id, from, BPF_CORE_READ(mm, env_end) - from, KIND_ENV);
 		if (n < 0)
 			goto out;
 		left = n;
 		barrier_var(left);
 		part_head(s, id, KIND_ENV);
 		if (left <= CHUNK &&
-		    !bpf_probe_read_user(&s->record[sizeof(struct part)], left, (void *)from) &&
+		    !bpf_probe_read_user(&s->record[sizeof(struct part)], left, (void *)m->from) &&
 		    event_send(s->record, sizeof(struct part) + left))
 			goto out;
 	}
 	from = BPF_CORE_READ(mm, arg_start);
 	bytes = BPF_CORE_READ(mm, arg_end) - from;
-	n = send_memory(s, id, &from, bytes > max_bytes ? max_bytes : bytes, KIND_ARGS);
+	n = send_memory(m, slot, id, from, bytes, KIND_ARGS);
 	if (n < 0)
 		goto out;
 	describe(e, id);
 	e->args_bytes = bytes;
 	e->env_bytes = BPF_CORE_READ(mm, env_end) - BPF_CORE_READ(mm, env_start);
 	e->argc = BPF_CORE_READ(bprm, argc);
-	e->args_len = n;
 	n = bpf_probe_read_kernel_str(&s->record[off], PATH_MAX, BPF_CORE_READ(bprm, filename));
 	len = length(n, PATH_MAX);
 	e->filename_len = len;
@@ -366,12 +416,14 @@ static __always_inline int worked(struct linux_binprm *bprm)
 		e->interp_len = len;
 		off += len;
 	}
-	left = e->args_len;
+	left = m->left;
 	barrier_var(left); /* one comparison, as the verifier wants it */
-	if (left <= CHUNK && off <= sizeof(struct exec) + PATH_MAX + INTERP_LEN) {
-		if (bpf_probe_read_user(&s->record[off], left, (void *)from))
-			e->marks |= MARK_UNREADABLE;
+	if (left <= CHUNK && off <= sizeof(struct exec) + PATH_MAX + INTERP_LEN &&
+	    !bpf_probe_read_user(&s->record[off], left, (void *)m->from)) {
+		e->args_len = left;
 		off += left;
+	} else {
+		e->marks |= MARK_UNREADABLE;
 	}
 	if (off <= SCRATCH_SIZE)
 		event_send(s->record, off);
