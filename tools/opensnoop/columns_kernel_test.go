@@ -18,7 +18,7 @@ import (
 // strings make of the same opens.
 func TestKernelColumns(t *testing.T) {
 	livetest.NeedFast(t)
-	_, modes := preflight(t)
+	modes := livetest.Modes(t)
 	if !modes["auto"].OK {
 		t.Fatalf("no mode at all: %s", modes["auto"].Reason)
 	}

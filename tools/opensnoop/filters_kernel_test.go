@@ -336,7 +336,7 @@ func (s *setting) tests() []filterTest {
 
 func TestKernelFilters(t *testing.T) {
 	livetest.NeedFast(t)
-	eachMode(t, func(t *testing.T, mode string) {
+	livetest.EachMode(t, func(t *testing.T, mode string) {
 		livetest.Namespace(t, func() {
 			s := newSetting(t)
 			s.run(t, mode, s.tests())
@@ -347,7 +347,7 @@ func TestKernelFilters(t *testing.T) {
 // TestKernelFiltersTogether tries in few tools that each filter works in each
 // mode, for the kernels that only emulated guests have.
 func TestKernelFiltersTogether(t *testing.T) {
-	eachMode(t, func(t *testing.T, mode string) {
+	livetest.EachMode(t, func(t *testing.T, mode string) {
 		livetest.Namespace(t, func() {
 			s := newSetting(t)
 			var few []filterTest
@@ -367,7 +367,7 @@ func TestKernelFiltersTogether(t *testing.T) {
 func TestKernelMinLatency(t *testing.T) {
 	livetest.NeedFast(t)
 	const wait = 50 * time.Millisecond
-	eachMode(t, func(t *testing.T, mode string) {
+	livetest.EachMode(t, func(t *testing.T, mode string) {
 		fifo := filepath.Join(t.TempDir(), "fifo")
 		if err := unix.Mkfifo(fifo, 0o600); err != nil {
 			t.Fatal(err)

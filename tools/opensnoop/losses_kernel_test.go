@@ -47,7 +47,7 @@ func account(t *testing.T, what string, done, shown, lost, possibly uint64) {
 // TestKernelThreads opens in 64 threads at the same time, each as often.
 func TestKernelThreads(t *testing.T) {
 	const threads = 64
-	eachMode(t, func(t *testing.T, mode string) {
+	livetest.EachMode(t, func(t *testing.T, mode string) {
 		there := filepath.Join(t.TempDir(), "there")
 		if err := os.WriteFile(there, nil, 0o644); err != nil {
 			t.Fatal(err)
@@ -89,7 +89,7 @@ func TestKernelStorm(t *testing.T) {
 	if livetest.Guest() {
 		each = 100
 	}
-	eachMode(t, func(t *testing.T, mode string) {
+	livetest.EachMode(t, func(t *testing.T, mode string) {
 		// The threads' paths are of one kind, and the prefix is compared in the
 		// kernel: whatever else this process opens takes no part.
 		dir := t.TempDir()
@@ -129,7 +129,7 @@ func TestKernelStorm(t *testing.T) {
 func TestKernelStormJSON(t *testing.T) {
 	livetest.NeedFast(t)
 	const done = 5000
-	eachMode(t, func(t *testing.T, mode string) {
+	livetest.EachMode(t, func(t *testing.T, mode string) {
 		var tool *livetest.Tool
 		// -t instead of a prefix, which with --json is not compared in the kernel.
 		livetest.Threads(1, func(int) {
@@ -197,7 +197,7 @@ var waiting struct{ begin, end chan struct{} }
 // TestKernelBlocked has more opens under way at the same time than the kernel by
 // itself has room for kretprobes to wait for.
 func TestKernelBlocked(t *testing.T) {
-	eachMode(t, func(t *testing.T, mode string) {
+	livetest.EachMode(t, func(t *testing.T, mode string) {
 		fifo := filepath.Join(t.TempDir(), "fifo")
 		if err := unix.Mkfifo(fifo, 0o600); err != nil {
 			t.Fatal(err)
@@ -235,7 +235,7 @@ func TestKernelStartStop(t *testing.T) {
 	if livetest.Guest() {
 		rounds, atOnce, pause = 1, 2, 5*time.Millisecond
 	}
-	eachMode(t, func(t *testing.T, mode string) {
+	livetest.EachMode(t, func(t *testing.T, mode string) {
 		var over atomic.Bool
 		var opened atomic.Uint64
 		done := make(chan struct{})

@@ -9,7 +9,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -27,70 +26,11 @@ func TestMain(m *testing.M) { livetest.Main(m, main) }
 // times is how often a test makes each open: a prime, as in BCC's own tests.
 const times = 23
 
-// modeReport is what opensnoop --preflight --json says of an attach mode.
-type modeReport struct {
-	Kind, Mode, Reason string
-	OK                 bool
-	Hooks              []struct {
-		Name    string
-		Mode    *string
-		NotSeen []string `json:"not_seen"`
-	}
-}
-
-var preflightOnce struct {
-	sync.Once
-	res   livetest.Result
-	modes map[string]modeReport
-}
-
-// preflight asks the tool which modes this kernel has.
-func preflight(t *testing.T) (livetest.Result, map[string]modeReport) {
-	t.Helper()
-	p := &preflightOnce
-	p.Do(func() {
-		p.modes = map[string]modeReport{}
-		p.res = livetest.Run(t, "--preflight", "--json")
-		for _, line := range p.res.Lines() {
-			var m modeReport
-			if strings.HasPrefix(line, `{"kind":"fact"`) {
-				continue
-			}
-			if err := json.Unmarshal([]byte(line), &m); err != nil {
-				t.Fatalf("--preflight --json: %v: %s", err, line)
-			}
-			p.modes[m.Mode] = m
-		}
-	})
-	if len(p.modes) != 4 {
-		t.Fatalf("--preflight --json: status %d, %d modes: %s", p.res.Status, len(p.modes), p.res.Stderr)
-	}
-	return p.res, p.modes
-}
-
-// eachMode runs a test in every attach mode that this kernel has. Which those are
-// is known of the kernels in the matrix: a mode that is missing elsewhere is a
-// skip that is not expected.
-func eachMode(t *testing.T, test func(t *testing.T, mode string)) {
-	t.Helper()
-	livetest.Need(t)
-	_, modes := preflight(t)
-	for _, mode := range []string{"fentry", "kprobe", "tracepoint"} {
-		t.Run(mode, func(t *testing.T) {
-			if m := modes[mode]; !m.OK {
-				t.Skipf("SKIPPED: this kernel has no %s mode: %s", mode, m.Reason)
-			}
-			test(t, mode)
-		})
-	}
-}
-
 // hides reports whether a mode does not show what the hook of that name would,
 // and says so.
 func hides(t *testing.T, mode, hook string) bool {
 	t.Helper()
-	_, modes := preflight(t)
-	for _, h := range modes[mode].Hooks {
+	for _, h := range livetest.Modes(t)[mode].Hooks {
 		if h.Name == hook {
 			return h.Mode == nil
 		}
@@ -502,7 +442,7 @@ func (s *script) rows(all []row) (want []string, got []row) {
 
 // TestKernelRows plays all scenes in each mode.
 func TestKernelRows(t *testing.T) {
-	eachMode(t, func(t *testing.T, mode string) {
+	livetest.EachMode(t, func(t *testing.T, mode string) {
 		perform(t, slices.Concat(openScenes(t, mode), pathScenes, nameScenes), "--attach", mode)
 	})
 }

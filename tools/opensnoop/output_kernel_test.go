@@ -207,7 +207,7 @@ func TestKernelFullDisk(t *testing.T) {
 // TestKernelSummary counts by process and path.
 func TestKernelSummary(t *testing.T) {
 	livetest.NeedFast(t)
-	eachMode(t, func(t *testing.T, mode string) {
+	livetest.EachMode(t, func(t *testing.T, mode string) {
 		dir := t.TempDir()
 		often, seldom, there := dir+"/often", dir+"/sel\ndom", dir+"/there"
 		if err := os.WriteFile(there, nil, 0o644); err != nil {
@@ -254,10 +254,7 @@ func TestKernelSummary(t *testing.T) {
 // TestKernelPreflight compares what --preflight says with what then works.
 func TestKernelPreflight(t *testing.T) {
 	livetest.NeedFast(t)
-	res, modes := preflight(t)
-	if res.Status != 0 {
-		t.Errorf("status %d: %s", res.Status, res.Stderr)
-	}
+	modes := livetest.Modes(t)
 	text := livetest.Run(t, "--preflight")
 	if text.Status != 0 {
 		t.Errorf("status %d: %s", text.Status, text.Stderr)
