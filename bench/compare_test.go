@@ -19,14 +19,14 @@ and escape
 `
 
 func TestCaseRows(t *testing.T) {
-	c := caseRows{marks: newMarks(paths{opening: "/b/opening", closing: "/b/closing"})}
+	c := caseRows{marks: newMarks(paths{opening: "/b/opening", closing: []string{"/b/closing"}})}
 	if err := c.read(strings.NewReader(caseOutput)); err != nil {
 		t.Fatal(err)
 	}
 	if len(c.rows) != 5 {
 		t.Fatalf("%d rows, want 5: %q", len(c.rows), c.rows)
 	}
-	if len(c.openingSeen) != 1 || len(c.closingSeen) != 1 {
+	if len(c.openingSeen) != 1 || len(c.closingSeen[0]) != 1 {
 		t.Error("the marks were not seen")
 	}
 	for word, want := range map[string]string{
@@ -50,7 +50,7 @@ func TestVisible(t *testing.T) {
 }
 
 func TestWriteComparisons(t *testing.T) {
-	c := caseRows{marks: newMarks(paths{opening: "/b/opening", closing: "/b/closing"})}
+	c := caseRows{marks: newMarks(paths{opening: "/b/opening", closing: []string{"/b/closing"}})}
 	if err := c.read(strings.NewReader(caseOutput)); err != nil {
 		t.Fatal(err)
 	}

@@ -1,17 +1,19 @@
-// Bench measures what opensnoop costs the traced task and the machine, and how
-// much it shows, beside the opensnoop of libbpf-tools and of bpftrace in the
-// same run, and prints the figures as Markdown tables.
+// Bench measures what the tools cost the traced task and the machine, and how
+// much they show, beside the same tools of libbpf-tools, of bpftrace and of BCC in
+// the same run, and prints the figures as Markdown tables.
 //
 // Usage:
 //
-//	go run ./bench [-rounds N] [-busy-rounds N] [-n PAIRS] [-cpu N]
+//	go run ./bench [-rounds N] [-busy-rounds N] [-n PAIRS] [-execs N] [-cpu N]
 //	               [-only NAMES] [-peers WHICH] [-tool FILE] [-stats]
-//	               [-limit TIME] [-record FILE]
+//	               [-limit TIME] [-record FILE] [TOOL...]
 //	go run ./bench -compare FILE
+//
+// Without a TOOL, opensnoop or execsnoop, it measures all of them.
 //
 // It needs root. Nothing that it mounts or starts outlives it. docs/speed.md
 // says how each figure is come by; -record puts the tables there, between the
-// two comments that mark the place.
+// two comments that mark the place of each tool.
 //
 // The exit status is 0 when all was measured that was asked for, 1 when
 // something failed or was interrupted, 2 for a wrong command line and 3 without
@@ -76,8 +78,9 @@ func main() {
 }
 
 type options struct {
+	tools              []string
 	rounds, busyRounds int
-	pairs, cpu         int
+	pairs, execs, cpu  int
 	only               []string
 	peers, tool        string
 	stats              bool
@@ -86,27 +89,28 @@ type options struct {
 }
 
 // tracerKeys are the names that -only takes.
-var tracerKeys = []string{"gobcc", "libbpf", "bpftrace"}
+var tracerKeys = []string{"gobcc", "libbpf", "bpftrace", "bcc"}
 
 func parseOptions(args []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.IntVar(&o.rounds, "rounds", 5, "measure everything this often on the machine as it is")
-	flags.IntVar(&o.busyRounds, "busy-rounds", 3, "and this often with every CPU kept busy")
-	flags.IntVar(&o.pairs, "n", 300000, "a load is this many `pairs` of opens, one that succeeds and one that fails")
+	flags.IntVar(&o.busyRounds, "busy-rounds", 3, "and this often where it is hard: with every CPU kept busy, or from several processes at once")
+	flags.IntVar(&o.pairs, "n", 300000, "a load of opensnoop is this many `pairs` of opens, one that succeeds and one that fails")
+	flags.IntVar(&o.execs, "execs", 20000, "a load of execsnoop is this many execs")
 	flags.IntVar(&o.cpu, "cpu", lastCPU(), "run the load on this CPU only; -1 leaves the choice to the kernel")
 	only := flags.String("only", strings.Join(tracerKeys, ","), "measure these, by `names`")
 	flags.StringVar(&o.peers, "peers", "auto", "take the peers as `installed`, as fetched from Debian (fetch), or fetch those that are not installed (auto)")
-	flags.StringVar(&o.tool, "tool", "", "measure this `file` as gobcc's opensnoop instead of building ./tools/opensnoop")
+	flags.StringVar(&o.tool, "tool", "", "measure this `file` as gobcc's tool instead of building it; name one TOOL too")
 	flags.BoolVar(&o.stats, "stats", false, "measure the run time of each BPF program too, in a pass of its own")
-	flags.DurationVar(&o.limit, "limit", 6*time.Minute, "begin no round that would end later than this")
-	flags.StringVar(&o.record, "record", "", "put the tables into this `file`, between its two marker comments")
+	flags.DurationVar(&o.limit, "limit", 6*time.Minute, "begin no round of a tool that would end later than this")
+	flags.StringVar(&o.record, "record", "", "put the tables into this `file`, between the two marker comments of each tool")
 	// One line for a mistake; the whole usage only for who asks for it.
 	flags.SetOutput(io.Discard)
 	flags.StringVar(&o.compare, "compare", "", "instead of measuring, put what each tracer shows of a set of special opens into this `file`, in the same way")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
-			fmt.Println("usage: go run ./bench [options]")
+			fmt.Printf("usage: go run ./bench [options] [%s]...\n", strings.Join(toolNames(), "|"))
 			flags.SetOutput(os.Stdout)
 			flags.PrintDefaults()
 		}
@@ -118,41 +122,63 @@ func parseOptions(args []string) (options, error) {
 			return o, fmt.Errorf("-only: no %q among %s", key, strings.Join(tracerKeys, ", "))
 		}
 	}
+	o.tools = flags.Args()
+	for _, tool := range o.tools {
+		if scenarioOf(tool) == nil {
+			return o, fmt.Errorf("no tool %q among %s", tool, strings.Join(toolNames(), ", "))
+		}
+	}
+	if len(o.tools) == 0 {
+		o.tools = toolNames()
+	}
 	switch {
-	case flags.NArg() > 0:
-		return o, fmt.Errorf("unexpected argument %q", flags.Arg(0))
-	case o.rounds < 1 || o.busyRounds < 0 || o.pairs < 1:
-		return o, errors.New("-rounds and -n want 1 or more, -busy-rounds 0 or more")
+	case o.compare != "" && flags.NArg() > 0:
+		return o, errors.New("-compare is about opensnoop, and wants no tool")
+	case o.tool != "" && len(o.tools) != 1 && o.compare == "":
+		return o, errors.New("-tool: name the tool that the file is, as in: go run ./bench -tool FILE opensnoop")
+	case o.rounds < 1 || o.busyRounds < 0 || o.pairs < 1 || o.execs < 1:
+		return o, errors.New("-rounds, -n and -execs want 1 or more, -busy-rounds 0 or more")
 	case !slices.Contains([]string{"auto", "installed", "fetch"}, o.peers):
 		return o, fmt.Errorf("-peers: no %q among auto, installed, fetch", o.peers)
 	}
 	return o, nil
 }
 
+// allowedCPUs are those that this process may run on, or only -1 if that is not
+// known.
+func allowedCPUs() []int {
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		return []int{-1}
+	}
+	var cpus []int
+	for cpu := range len(set) * 64 {
+		if set.IsSet(cpu) {
+			cpus = append(cpus, cpu)
+		}
+	}
+	return cpus
+}
+
 // lastCPU is the last CPU that this process may run on: the first ones tend to
 // have the interrupts.
 func lastCPU() int {
-	var set unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &set); err != nil {
-		return -1
-	}
-	last := -1
-	for cpu := range len(set) * 64 {
-		if set.IsSet(cpu) {
-			last = cpu
-		}
-	}
-	return last
+	cpus := allowedCPUs()
+	return cpus[len(cpus)-1]
 }
 
 func measureAll(ctx context.Context, o options) error {
-	for _, file := range []string{o.record, o.compare} {
-		if file == "" {
-			continue
-		}
-		// Better to know now than after minutes of measuring.
-		if err := checkRecord(file); err != nil {
+	// Better to know now than after minutes of measuring.
+	if o.compare != "" {
+		if err := checkRecord(o.compare, ""); err != nil {
 			return err
+		}
+	}
+	if o.record != "" {
+		for _, tool := range o.tools {
+			if err := checkRecord(o.record, tool); err != nil {
+				return err
+			}
 		}
 	}
 	dir, err := os.MkdirTemp("", "gobcc-bench-")
@@ -160,61 +186,20 @@ func measureAll(ctx context.Context, o options) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	b := &bench{dir: dir, cpu: o.cpu, pairs: o.pairs, load: filepath.Join(dir, loadComm)}
-	if b.self, err = os.Executable(); err != nil {
-		return err
-	}
-	if err := os.WriteFile(b.paths().present, nil, 0o644); err != nil {
-		return err
-	}
-	if err := goBuild(ctx, b.load, "./bench/openload"); err != nil {
-		return err
-	}
-	tracers, missing, err := findTracers(ctx, o, dir)
-	if err != nil {
-		return err
-	}
+	opensnoop.count, execsnoop.count = 2*o.pairs, o.execs
 
 	if o.compare != "" {
-		all, err := b.compare(ctx, tracers)
+		return compareAll(ctx, o, dir)
+	}
+	var missing []string
+	for _, tool := range o.tools {
+		not, err := measureTool(ctx, o, scenarioOf(tool), dir)
 		if err != nil {
-			return err
+			return fmt.Errorf("%s: %w", tool, err)
 		}
-		return record(o.compare, func(w io.Writer) error {
-			writeComparisons(w, thisMachine(), tracers, all)
-			return nil
-		})
-	}
-
-	r := report{machine: thisMachine(), opens: b.opens(), missing: missing}
-	// The time for fetching and building is not part of it.
-	deadline := time.Now().Add(o.limit)
-	if r.quiet, err = b.rounds(ctx, "quiet", tracers, o.rounds, deadline); err != nil {
-		return err
-	}
-	if o.busyRounds > 0 {
-		stop, err := b.spin(ctx)
-		if err != nil {
-			return err
+		for _, line := range not {
+			missing = append(missing, tool+": "+line)
 		}
-		r.busy, err = b.rounds(ctx, "busy", tracers, o.busyRounds, deadline)
-		stop()
-		if err != nil {
-			return err
-		}
-	}
-	if o.stats {
-		if r.programs, err = b.programs(ctx, tracers); err != nil {
-			return err
-		}
-	}
-	if o.record != "" {
-		if err := record(o.record, r.write); err != nil {
-			return err
-		}
-	}
-	if err := r.write(os.Stdout); err != nil {
-		return err
 	}
 	if len(missing) > 0 {
 		return errors.New("not all was measured: " + strings.Join(missing, "; "))
@@ -222,11 +207,84 @@ func measureAll(ctx context.Context, o options) error {
 	return nil
 }
 
+// compareAll records what each tracer shows of special opens.
+func compareAll(ctx context.Context, o options, dir string) error {
+	b, err := newBench(ctx, o, &opensnoop, dir)
+	if err != nil {
+		return err
+	}
+	tracers, _, err := b.findTracers(ctx, o)
+	if err != nil {
+		return err
+	}
+	all, err := b.compare(ctx, tracers)
+	if err != nil {
+		return err
+	}
+	return record(o.compare, "", func(w io.Writer) error {
+		writeComparisons(w, thisMachine(), tracers, all)
+		return nil
+	})
+}
+
+// measureTool measures one tool and its peers, and reports that. It returns a line
+// for each that could not be measured.
+func measureTool(ctx context.Context, o options, s *scenario, dir string) (missing []string, err error) {
+	b, err := newBench(ctx, o, s, dir)
+	if err != nil {
+		return nil, err
+	}
+	tracers, missing, err := b.findTracers(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	r := report{scenario: s, machine: thisMachine(), missing: missing}
+	// The time for fetching and building is not part of it.
+	deadline := time.Now().Add(o.limit)
+	if r.quiet, err = b.rounds(ctx, "as it is", tracers, o.rounds, deadline); err != nil {
+		return nil, err
+	}
+	if o.busyRounds > 0 {
+		stop, err := b.makeHard(ctx)
+		if err != nil {
+			return nil, err
+		}
+		r.busy, err = b.rounds(ctx, "hard", tracers, o.busyRounds, deadline)
+		stop()
+		if err != nil {
+			return nil, err
+		}
+	}
+	if o.stats {
+		if r.programs, err = b.programs(ctx, tracers); err != nil {
+			return nil, err
+		}
+	}
+	if o.record != "" {
+		if err := record(o.record, s.tool, r.write); err != nil {
+			return nil, err
+		}
+	}
+	return missing, r.write(os.Stdout)
+}
+
+// makeHard makes it hard for tracers until stop is called.
+func (b *bench) makeHard(ctx context.Context) (stop func(), err error) {
+	if b.scenario.hard.spin {
+		return b.spin(ctx)
+	}
+	pinned := b.cpu
+	b.parents, b.cpu = b.scenario.hard.parents, -1
+	return func() { b.parents, b.cpu = 0, pinned }, nil
+}
+
 // findTracers returns what is to be measured, and a line for each that can't
-// be.
-func findTracers(ctx context.Context, o options, dir string) (tracers []tracer, missing []string, err error) {
+// be. BCC's is measured where it is installed and runs, which on few machines it
+// does: it compiles for the kernel's own headers.
+func (b *bench) findTracers(ctx context.Context, o options) (tracers []tracer, missing []string, err error) {
+	s := b.scenario
 	if slices.Contains(o.only, "gobcc") {
-		ours, err := ownTracers(ctx, o.tool, filepath.Join(dir, "opensnoop"))
+		ours, err := s.ownTracers(ctx, o.tool, filepath.Join(b.dir, s.tool))
 		if err != nil {
 			missing = append(missing, fmt.Sprintf("gobcc: %v", err))
 		}
@@ -235,7 +293,7 @@ func findTracers(ctx context.Context, o options, dir string) (tracers []tracer, 
 	var peers []tracer
 	wanted := func(key string) bool { return slices.Contains(o.only, key) }
 	if o.peers != "fetch" {
-		peers = installedPeers(ctx)
+		peers = installedPeers(ctx, s.tool)
 	}
 	has := func(key string) bool {
 		return slices.ContainsFunc(peers, func(t tracer) bool { return t.key == key })
@@ -245,7 +303,7 @@ func findTracers(ctx context.Context, o options, dir string) (tracers []tracer, 
 		if err != nil {
 			return nil, nil, err
 		}
-		fetched, err := fetchedPeers(ctx, filepath.Join(cache, "gobcc", "peers"))
+		fetched, err := fetchedPeers(ctx, s.tool, filepath.Join(cache, "gobcc", "peers"))
 		if err != nil {
 			missing = append(missing, err.Error())
 		}
@@ -255,16 +313,30 @@ func findTracers(ctx context.Context, o options, dir string) (tracers []tracer, 
 			}
 		}
 	}
-	for _, key := range []string{"libbpf", "bpftrace"} {
+	for _, key := range []string{"libbpf", "bpftrace", "bcc"} {
 		i := slices.IndexFunc(peers, func(t tracer) bool { return t.key == key })
 		switch {
 		case !wanted(key):
-		case i < 0:
-			missing = append(missing, key+": not on this machine")
-		default:
+		case i >= 0:
 			tracers = append(tracers, peers[i])
+		case key != "bcc":
+			missing = append(missing, key+": not on this machine")
 		}
 	}
+	// One that can't run here is known before the first round.
+	runs := tracers[:0]
+	for _, t := range tracers {
+		fmt.Fprintf(os.Stderr, "bench: %s: trying %s\n", s.tool, t.name)
+		if _, err := b.measure(ctx, t, false); err != nil {
+			if ctx.Err() != nil {
+				return nil, nil, err
+			}
+			missing = append(missing, err.Error())
+			continue
+		}
+		runs = append(runs, t)
+	}
+	tracers = runs
 	for _, line := range missing {
 		fmt.Fprintln(os.Stderr, "bench: NOT MEASURED:", line)
 	}
@@ -274,12 +346,11 @@ func findTracers(ctx context.Context, o options, dir string) (tracers []tracer, 
 	return tracers, missing, nil
 }
 
-// ownTracers are the two ways in which gobcc's opensnoop is measured: showing
-// every open of the machine, as the peers do, and only those of the load.
-func ownTracers(ctx context.Context, tool, built string) ([]tracer, error) {
+// ownTracers are the ways in which gobcc's tool is measured.
+func (s *scenario) ownTracers(ctx context.Context, tool, built string) ([]tracer, error) {
 	if tool == "" {
 		tool = built
-		if err := goBuild(ctx, tool, "./tools/opensnoop"); err != nil {
+		if err := goBuild(ctx, tool, "./tools/"+s.tool); err != nil {
 			return nil, err
 		}
 	}
@@ -290,15 +361,16 @@ func ownTracers(ctx context.Context, tool, built string) ([]tracer, error) {
 	}
 	out, err := child(ctx, tool, "--version").Output()
 	if err != nil {
-		return nil, fmt.Errorf("opensnoop --version: %w", err)
+		return nil, fmt.Errorf("%s --version: %w", s.tool, err)
 	}
 	version, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
-	t := tracer{key: "gobcc", name: ownName, version: version, ours: true,
-		argv: []string{tool, "--attach", "tracepoint"}}
-	filtered := t
-	filtered.name = ownName + " -n " + loadComm
-	filtered.argv = append(slices.Clone(t.argv), "-n", loadComm)
-	return []tracer{t, filtered}, nil
+	var tracers []tracer
+	for _, w := range s.own {
+		name := strings.TrimSpace(ownName + " " + w.name)
+		argv := append([]string{tool}, w.options...)
+		tracers = append(tracers, tracer{key: "gobcc", name: name, version: version, ours: true, argv: argv})
+	}
+	return tracers, nil
 }
 
 // goBuild builds a package of this module as releases are built.
@@ -314,7 +386,7 @@ func goBuild(ctx context.Context, output, pkg string) error {
 	return nil
 }
 
-// series is what was measured of one tracer in one scenario.
+// series is what was measured of one tracer in one kind of rounds.
 type series struct {
 	tracer tracer
 	runs   []run      // with a load, one a round
@@ -326,7 +398,7 @@ type series struct {
 // a load, the tracers in turn and each round beginning with the next of them.
 // It stops early, and says so, when a round as long as the longest so far would
 // end after the deadline.
-func (b *bench) rounds(ctx context.Context, scenario string, tracers []tracer, n int, deadline time.Time) ([]series, error) {
+func (b *bench) rounds(ctx context.Context, kind string, tracers []tracer, n int, deadline time.Time) ([]series, error) {
 	all := make([]series, len(tracers))
 	for i, t := range tracers {
 		all[i].tracer = t
@@ -335,10 +407,10 @@ func (b *bench) rounds(ctx context.Context, scenario string, tracers []tracer, n
 	for round := range n {
 		start := time.Now()
 		if start.Add(longest).After(deadline) {
-			fmt.Fprintf(os.Stderr, "bench: %s: time for %d of %d rounds only\n", scenario, round, n)
+			fmt.Fprintf(os.Stderr, "bench: %s, %s: time for %d of %d rounds only\n", b.scenario.tool, kind, round, n)
 			break
 		}
-		fmt.Fprintf(os.Stderr, "bench: %s: round %d of %d\n", scenario, round+1, n)
+		fmt.Fprintf(os.Stderr, "bench: %s, %s: round %d of %d\n", b.scenario.tool, kind, round+1, n)
 		before, err := b.runLoad(ctx)
 		if err != nil {
 			return nil, err
@@ -383,7 +455,7 @@ func (b *bench) programs(ctx context.Context, tracers []tracer) ([]tracerProgram
 	defer func() { b.stats = false }()
 	var all []tracerPrograms
 	for _, t := range tracers {
-		fmt.Fprintf(os.Stderr, "bench: run times of the BPF programs of %s\n", t.name)
+		fmt.Fprintf(os.Stderr, "bench: %s: run times of the BPF programs of %s\n", b.scenario.tool, t.name)
 		r, err := b.measure(ctx, t, true)
 		if err != nil {
 			return nil, err

@@ -23,22 +23,28 @@ const timezonePackage = "tzdata"
 // suites are where they are fetched from, the newest first.
 var suites = []string{"sid", "trixie"}
 
-// installedPeers finds the peers that are on the machine.
-func installedPeers(ctx context.Context) []tracer {
+// installedPeers finds the peers of a tool that are on the machine.
+func installedPeers(ctx context.Context, tool string) []tracer {
 	var found []tracer
 	// Debian's name, and the one of Fedora and Alpine.
-	for _, name := range []string{"opensnoop-libbpf", "bpf-opensnoop"} {
+	for _, name := range []string{tool + "-libbpf", "bpf-" + tool} {
 		if path, err := exec.LookPath(name); err == nil {
 			found = append(found, libbpfTracer("", path, installedVersion(ctx, "libbpf-tools")))
 			break
 		}
 	}
 	if path, err := exec.LookPath("bpftrace"); err == nil {
-		for _, script := range []string{"/usr/sbin/opensnoop.bt", "/usr/share/bpftrace/tools/opensnoop.bt"} {
+		for _, script := range []string{"/usr/sbin/" + tool + ".bt", "/usr/share/bpftrace/tools/" + tool + ".bt"} {
 			if _, err := os.Stat(script); err == nil {
 				found = append(found, bpftraceTracer("", path, script, installedVersion(ctx, "bpftrace")))
 				break
 			}
+		}
+	}
+	for _, name := range []string{tool + "-bpfcc", "/usr/share/bcc/tools/" + tool} {
+		if path, err := exec.LookPath(name); err == nil {
+			found = append(found, tracer{key: "bcc", name: "BCC", version: installedVersion(ctx, "bpfcc-tools"), argv: []string{path}})
+			break
 		}
 	}
 	return found
@@ -52,14 +58,14 @@ func installedVersion(ctx context.Context, pkg string) string {
 	return string(out)
 }
 
-// fetchedPeers returns the peers of the newest Debian suite that can be had,
+// fetchedPeers returns the peers of a tool in the newest Debian suite that can be had,
 // run from a directory of their own. They are fetched by apt, from the archive
 // that the machine is set up for, if cache doesn't hold them yet.
-func fetchedPeers(ctx context.Context, cache string) ([]tracer, error) {
+func fetchedPeers(ctx context.Context, tool, cache string) ([]tracer, error) {
 	for _, suite := range suites {
 		dir := filepath.Join(cache, suite)
 		if versions, err := readVersions(dir); err == nil {
-			return peersIn(dir, versions), nil
+			return peersIn(tool, dir, versions), nil
 		}
 	}
 	var failures []error
@@ -68,7 +74,7 @@ func fetchedPeers(ctx context.Context, cache string) ([]tracer, error) {
 		fmt.Fprintf(os.Stderr, "bench: fetching %s from Debian %s, about 70 MB\n", strings.Join(peerPackages, " and "), suite)
 		versions, err := fetch(ctx, suite, dir)
 		if err == nil {
-			return peersIn(dir, versions), nil
+			return peersIn(tool, dir, versions), nil
 		}
 		failures = append(failures, fmt.Errorf("fetch the peers from Debian %s: %w", suite, err))
 		if ctx.Err() != nil {
@@ -78,11 +84,11 @@ func fetchedPeers(ctx context.Context, cache string) ([]tracer, error) {
 	return nil, errors.Join(failures...)
 }
 
-func peersIn(dir string, versions map[string]string) []tracer {
+func peersIn(tool, dir string, versions map[string]string) []tracer {
 	root := filepath.Join(dir, "root")
 	return []tracer{
-		libbpfTracer(root, "/usr/sbin/opensnoop-libbpf", versions["libbpf-tools"]),
-		bpftraceTracer(root, "/usr/bin/bpftrace", "/usr/sbin/opensnoop.bt", versions["bpftrace"]),
+		libbpfTracer(root, "/usr/sbin/"+tool+"-libbpf", versions["libbpf-tools"]),
+		bpftraceTracer(root, "/usr/bin/bpftrace", "/usr/sbin/"+tool+".bt", versions["bpftrace"]),
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // memory is what a process has had in memory, in bytes.
@@ -83,32 +86,85 @@ func kilobytes(field string) (uint64, error) {
 	return n << 10, nil
 }
 
-// programIDs lists the BPF programs that a process holds, by itself or by a
-// link to one.
-func programIDs(pid int) ([]uint32, error) {
+// eachDescriptor calls f with what the kernel says of each descriptor of a process.
+func eachDescriptor(pid int, f func(info io.Reader) error) error {
 	infos, err := filepath.Glob(fmt.Sprintf("/proc/%d/fdinfo/*", pid))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var ids []uint32
-	seen := make(map[uint32]bool)
 	for _, name := range infos {
 		text, err := os.ReadFile(name)
 		if errors.Is(err, os.ErrNotExist) {
 			continue // closed since it was listed
 		} else if err != nil {
-			return nil, err
+			return err
 		}
-		id, err := programID(strings.NewReader(string(text)))
-		if err != nil {
-			return nil, err
+		if err := f(bytes.NewReader(text)); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// programIDs lists the BPF programs that a process holds, by itself or by a
+// link to one.
+func programIDs(pid int) ([]uint32, error) {
+	var ids []uint32
+	seen := make(map[uint32]bool)
+	err := eachDescriptor(pid, func(info io.Reader) error {
+		id, err := programID(info)
 		if id != 0 && !seen[id] {
 			seen[id] = true
 			ids = append(ids, id)
 		}
+		return err
+	})
+	return ids, err
+}
+
+// mapMemory is the kernel memory of the BPF maps that a process holds, in bytes,
+// without the buffers through which events come.
+func mapMemory(pid int) (sum uint64, err error) {
+	seen := make(map[uint64]bool)
+	err = eachDescriptor(pid, func(info io.Reader) error {
+		id, bytes, err := mapInfo(info)
+		if id != 0 && !seen[id] {
+			seen[id] = true
+			sum += bytes
+		}
+		return err
+	})
+	return sum, err
+}
+
+// mapInfo finds the number and the memory of the map in a /proc/PID/fdinfo/FD. The
+// number is 0 where the descriptor is no map, the memory where it is a buffer.
+func mapInfo(r io.Reader) (id, bytes uint64, err error) {
+	var kind uint64
+	for lines := bufio.NewScanner(r); lines.Scan(); {
+		key, value, _ := strings.Cut(lines.Text(), ":")
+		var to *uint64
+		switch key {
+		case "map_type":
+			to = &kind
+		case "map_id":
+			to = &id
+		case "memlock":
+			to = &bytes
+		default:
+			continue
+		}
+		if *to, err = strconv.ParseUint(strings.TrimSpace(value), 10, 64); err != nil {
+			return 0, 0, fmt.Errorf("a map's %s: %w", key, err)
+		}
 	}
-	return ids, nil
+	switch {
+	case id == 0: // a program's memory
+		return 0, 0, nil
+	case kind == unix.BPF_MAP_TYPE_RINGBUF, kind == unix.BPF_MAP_TYPE_PERF_EVENT_ARRAY:
+		return id, 0, nil
+	}
+	return id, bytes, nil
 }
 
 // programID finds the program in a /proc/PID/fdinfo/FD. It is 0 where the

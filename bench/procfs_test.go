@@ -55,3 +55,21 @@ func TestProgramID(t *testing.T) {
 		}
 	}
 }
+
+func TestMapInfo(t *testing.T) {
+	for text, want := range map[string][2]uint64{
+		"pos:\t0\nmap_type:\t1\nkey_size:\t4\nmax_entries:\t16384\nmemlock:\t1311760\nmap_id:\t9\nfrozen:\t0\n": {9, 1311760},
+		"map_type:\t27\nmemlock:\t8433992\nmap_id:\t10\n":                                                       {10, 0},
+		"map_type:\t4\nmemlock:\t1024\nmap_id:\t11\n":                                                           {11, 0},
+		"prog_type:\t5\nprog_id:\t117\nmemlock:\t4096\n":                                                        {0, 0},
+		"pos:\t0\nflags:\t0100000\n":                                                                            {0, 0},
+	} {
+		id, bytes, err := mapInfo(strings.NewReader(text))
+		if err != nil || id != want[0] || bytes != want[1] {
+			t.Errorf("%q: got %d, %d, %v", text, id, bytes, err)
+		}
+	}
+	if _, _, err := mapInfo(strings.NewReader("map_type:\tx\n")); err == nil {
+		t.Error("a map of the type x: no error")
+	}
+}

@@ -14,13 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ownName is what the tables call gobcc's opensnoop, unfiltered.
+// ownName is what the tables call gobcc's tool, without options.
 const ownName = "gobcc"
 
-// report is all that one run of the bench found.
+// report is all that one run of the bench found about one tool.
 type report struct {
+	scenario    *scenario
 	machine     machine
-	opens       int      // of one load
 	missing     []string // what could not be measured
 	quiet, busy []series
 	programs    []tracerPrograms
@@ -70,6 +70,15 @@ func (f figures) median() float64 {
 	return (sorted[middle-1] + sorted[middle]) / 2
 }
 
+// in gives the values in another unit.
+func (f figures) in(unit float64) figures {
+	var g figures
+	for _, v := range f {
+		g = append(g, v/unit)
+	}
+	return g
+}
+
 // text gives the median and, where there is more than one value, the smallest
 // and the largest.
 func (f figures) text(format string) string {
@@ -83,49 +92,49 @@ func (f figures) text(format string) string {
 	return text
 }
 
-// added is by how many nanoseconds an open took longer than without a tracer,
-// in elapsed time.
-func (s series) added(opens int) figures {
+// added is by how many nanoseconds each of n events took longer than without a
+// tracer, in elapsed time.
+func (s series) added(n int) figures {
 	var f figures
 	for i, r := range s.runs {
-		f = append(f, float64(r.load.elapsed-s.bare[i].elapsed)/float64(opens))
+		f = append(f, float64(r.load.elapsed-s.bare[i].elapsed)/float64(n))
 	}
 	return f
 }
 
-// addedCPU is the same in CPU time of the load's thread.
-func (s series) addedCPU(opens int) figures {
+// addedCPU is the same in CPU time of the load.
+func (s series) addedCPU(n int) figures {
 	var f figures
 	for i, r := range s.runs {
-		f = append(f, float64(r.load.busy-s.bare[i].busy)/float64(opens))
+		f = append(f, float64(r.load.busy-s.bare[i].busy)/float64(n))
 	}
 	return f
 }
 
-// addedOther is by how many nanoseconds of its thread's CPU time a system call
-// that opens nothing took longer.
-func (s series) addedOther(opens int) figures {
+// addedOther is by how many nanoseconds of CPU time a system call took longer that
+// is no event.
+func (s series) addedOther(n int) figures {
 	var f figures
 	for i, r := range s.runs {
-		f = append(f, float64(r.load.others-s.bare[i].others)/float64(opens))
+		f = append(f, float64(r.load.others-s.bare[i].others)/float64(n))
 	}
 	return f
 }
 
-// shown is the percentage of the load's opens for which there was a row.
-func (s series) shown(opens int) figures {
+// shown is the percentage of the load's n events for which there was a row.
+func (s series) shown(n int) figures {
 	var f figures
 	for _, r := range s.runs {
-		f = append(f, 100*float64(r.shown)/float64(opens))
+		f = append(f, 100*float64(r.shown)/float64(n))
 	}
 	return f
 }
 
-// lost is how many opens of all loads had no row, and in how many of the runs
+// lost is how many events of all loads had no row, and in how many of the runs
 // that lost any the tracer said so.
-func (s series) lost(opens int) (events int64, runs, said int) {
+func (s series) lost(n int) (events int64, runs, said int) {
 	for _, r := range s.runs {
-		if missed := int64(opens) - r.shown; missed != 0 {
+		if missed := int64(n) - r.shown; missed != 0 {
 			events += missed
 			runs++
 			if r.saidLost {
@@ -156,6 +165,7 @@ func (s series) cpu() figures {
 func (s series) all() []run { return slices.Concat(s.runs, s.idle) }
 
 const (
+	kilobyte    = 1e3
 	megabyte    = 1e6
 	millisecond = float64(time.Millisecond)
 )
@@ -172,6 +182,14 @@ func (s series) besideRing() figures {
 	var f figures
 	for _, r := range s.runs {
 		f = append(f, (float64(r.memory.peak)-float64(r.memory.ring))/megabyte)
+	}
+	return f
+}
+
+func (s series) mapMemory() figures {
+	var f figures
+	for _, r := range s.runs {
+		f = append(f, float64(r.maps)/kilobyte)
 	}
 	return f
 }
@@ -197,8 +215,7 @@ func (s series) first() figures {
 // write prints the report as Markdown.
 func (r report) write(to io.Writer) error {
 	w := bufio.NewWriter(to)
-	fmt.Fprintf(w, "Kernel %s, %s, %d CPUs. One load is %d opens, half of them of a missing file.\n",
-		r.machine.kernel, r.machine.cpu, r.machine.cpus, r.opens)
+	fmt.Fprintf(w, "Kernel %s, %s, %d CPUs. "+r.scenario.about+"\n", r.machine.kernel, r.machine.cpu, r.machine.cpus, r.scenario.count)
 	fmt.Fprintf(w, "Each figure is the median of the rounds, with the smallest and the largest.\n")
 	for _, line := range r.missing {
 		// An error's own line breaks would break the list.
@@ -230,39 +247,44 @@ func (r report) writeVersions(w io.Writer) {
 	}
 }
 
+// time gives nanoseconds for an event in the scenario's unit.
+func (r report) time(f figures) string { return f.in(r.scenario.unitNS).text(r.scenario.decimal) }
+
 func (r report) writeQuiet(w io.Writer) {
-	fmt.Fprintf(w, "\n### The machine as it is (rounds: %d)\n\n", len(r.quiet[0].runs))
+	n, unit, event := r.scenario.count, r.scenario.unit, r.scenario.event
+	fmt.Fprintf(w, "\n### %s: the machine as it is (rounds: %d)\n\n", r.scenario.tool, len(r.quiet[0].runs))
 	var bare figures
 	for _, s := range r.quiet {
 		for _, b := range s.bare {
-			bare = append(bare, float64(b.elapsed)/float64(r.opens))
+			bare = append(bare, float64(b.elapsed)/float64(n))
 		}
 	}
-	fmt.Fprintf(w, "Without a tracer an open took %s ns.\n\n", bare.text("%.0f"))
-	fmt.Fprint(w, "| tracer | added ns an open | of it CPU time | added ns another call | opens shown, % | said that it lost |"+
-		" tracer's CPU, ns a row | peak memory, MB | beside the ring, MB | start to ready, ms | start to first row, ms |\n"+
-		"|---|---|---|---|---|---|---|---|---|---|---|\n")
+	fmt.Fprintf(w, "Without a tracer an %s took %s %s.\n\n", event, r.time(bare), unit)
+	fmt.Fprintf(w, "| tracer | added %s an %s | of it CPU time | added ns another call | %ss shown, %% | said that it lost |"+
+		" tracer's CPU, %s a row | peak memory, MB | beside the ring, MB | BPF maps beside buffers, KB | start to ready, ms | start to first row, ms |\n"+
+		"|---|---|---|---|---|---|---|---|---|---|---|---|\n", unit, event, event, unit)
 	for _, s := range r.quiet {
-		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s | %s | %s | %s | %s | %s |\n", s.tracer.name,
-			s.added(r.opens).text("%.0f"), s.addedCPU(r.opens).text("%.0f"), s.addedOther(r.opens).text("%.0f"), s.shown(r.opens).text("%.3f"), s.saidText(r.opens),
-			s.cpu().text("%.0f"), s.peak().text("%.1f"), s.besideRing().text("%.1f"), s.ready().text("%.0f"), s.first().text("%.0f"))
+		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s | %s | %s | %s | %s | %s | %s |\n", s.tracer.name,
+			r.time(s.added(n)), r.time(s.addedCPU(n)), s.addedOther(n).text("%.0f"), s.shown(n).text("%.3f"), s.saidText(n),
+			r.time(s.cpu()), s.peak().text("%.1f"), s.besideRing().text("%.1f"), s.mapMemory().text("%.0f"),
+			s.ready().text("%.0f"), s.first().text("%.0f"))
 	}
 }
 
 func (r report) writeBusy(w io.Writer) {
-	fmt.Fprintf(w, "\n### Every CPU kept busy by a spinning thread (rounds: %d)\n\n", len(r.busy[0].runs))
-	fmt.Fprint(w, "| tracer | added CPU ns an open | opens shown, % | said that it lost | tracer's CPU, ns a row | start to first row, ms |\n"+
-		"|---|---|---|---|---|---|\n")
+	n, unit, event := r.scenario.count, r.scenario.unit, r.scenario.event
+	fmt.Fprintf(w, "\n### %s: %s (rounds: %d)\n\n", r.scenario.tool, r.scenario.hard.title, len(r.busy[0].runs))
+	fmt.Fprintf(w, "| tracer | added CPU %s an %s | %ss shown, %% | said that it lost | tracer's CPU, %s a row | start to first row, ms |\n"+
+		"|---|---|---|---|---|---|\n", unit, event, event, unit)
 	for _, s := range r.busy {
 		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s |\n", s.tracer.name,
-			s.addedCPU(r.opens).text("%.0f"), s.shown(r.opens).text("%.3f"), s.saidText(r.opens),
-			s.cpu().text("%.0f"), s.first().text("%.0f"))
+			r.time(s.addedCPU(n)), s.shown(n).text("%.3f"), s.saidText(n), r.time(s.cpu()), s.first().text("%.0f"))
 	}
 }
 
 // saidText tells in how many of the runs with losses the tracer reported them.
-func (s series) saidText(opens int) string {
-	_, runs, said := s.lost(opens)
+func (s series) saidText(n int) string {
+	_, runs, said := s.lost(n)
 	if runs == 0 {
 		return "nothing to say"
 	}
@@ -270,7 +292,7 @@ func (s series) saidText(opens int) string {
 }
 
 func (r report) writePrograms(w io.Writer) {
-	fmt.Fprint(w, "\n### BPF programs, by the kernel's own statistics (a pass of its own)\n\n"+
+	fmt.Fprint(w, "\n### "+r.scenario.tool+": BPF programs, by the kernel's own statistics (a pass of its own)\n\n"+
 		"| tracer | program | runs | ns a run | in all, ms |\n|---|---|---|---|---|\n")
 	for _, t := range r.programs {
 		for _, p := range t.programs {
@@ -280,7 +302,7 @@ func (r report) writePrograms(w io.Writer) {
 	}
 }
 
-// target is one thing that gobcc's opensnoop is to reach.
+// target is one thing that gobcc's tool is to reach.
 type target struct {
 	what, want, got string
 	met             bool
@@ -291,7 +313,7 @@ func (r report) writeTargets(w io.Writer) {
 	if len(targets) == 0 {
 		return
 	}
-	fmt.Fprint(w, "\n### Targets, unfiltered and in tracepoint mode on both sides\n\n"+
+	fmt.Fprint(w, "\n### "+r.scenario.tool+": targets, without options on both sides\n\n"+
 		"| what | target | measured | met |\n|---|---|---|---|\n")
 	for _, t := range targets {
 		met := "no"
@@ -307,18 +329,26 @@ func (r report) targets() []target {
 	if own == nil {
 		return nil
 	}
+	s := r.scenario
 	var targets []target
 	atMost := func(what string, limit, got float64, format string) {
 		targets = append(targets, target{what, fmt.Sprintf("at most "+format, limit), fmt.Sprintf(format, got), got <= limit})
 	}
 	if peer := find(r.quiet, "libbpf-tools"); peer != nil {
-		atMost("added time an open, of libbpf-tools'", 0.6, own.added(r.opens).median()/peer.added(r.opens).median(), "%.2f")
-		if cost := peer.cpu(); len(cost) > 0 && len(own.cpu()) > 0 {
-			atMost("tracer's CPU a row, of libbpf-tools'", 0.5, own.cpu().median()/cost.median(), "%.2f")
+		atMost("added time an "+s.event+", of libbpf-tools'", s.addedOfLibbpf, own.added(s.count).median()/peer.added(s.count).median(), "%.2f")
+		if cost := peer.cpu(); s.cpuOfLibbpf > 0 && len(cost) > 0 && len(own.cpu()) > 0 {
+			atMost("tracer's CPU a row, of libbpf-tools'", s.cpuOfLibbpf, own.cpu().median()/cost.median(), "%.2f")
 		}
 	}
-	lost, _, _ := own.lost(r.opens)
-	targets = append(targets, target{"opens without a row, all rounds", "0", fmt.Sprint(lost), lost == 0})
+	lost, _, _ := own.lost(s.count)
+	if hard := find(r.busy, ownName); hard != nil && s.hard.parents > 0 {
+		more, _, _ := hard.lost(s.count)
+		lost += more
+	}
+	targets = append(targets, target{s.event + "s without a row, all rounds", "0", fmt.Sprint(lost), lost == 0})
+	if s.mapMemory > 0 {
+		atMost("BPF maps beside buffers, KB", s.mapMemory, slices.Max(own.mapMemory()), "%.0f")
+	}
 	atMost("start to ready, ms", 150, own.ready().median(), "%.0f")
 	atMost("peak memory beside the ring, MB", 25, slices.Max(own.besideRing()), "%.1f")
 	return targets
@@ -331,23 +361,24 @@ func find(all []series, name string) *series {
 	return nil
 }
 
-// The comments between which a recorded report stands.
-const (
-	recordBegin = "<!-- bench: begin -->\n"
-	recordEnd   = "<!-- bench: end -->\n"
-)
+// recordMarks are the comments between which the report on a tool stands; without
+// a tool, the only one in a file.
+func recordMarks(tool string) (begin, end string) {
+	name := strings.TrimSpace("bench " + tool)
+	return "<!-- " + name + ": begin -->\n", "<!-- " + name + ": end -->\n"
+}
 
-func checkRecord(file string) error {
+func checkRecord(file, tool string) error {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
-	_, err = replaceRecord(text, nil)
+	_, err = replaceRecord(text, tool, nil)
 	return err
 }
 
 // record puts what write writes into a file, between the two comments.
-func record(file string, write func(io.Writer) error) error {
+func record(file, tool string, write func(io.Writer) error) error {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return err
@@ -356,21 +387,22 @@ func record(file string, write func(io.Writer) error) error {
 	if err := write(&tables); err != nil {
 		return err
 	}
-	if text, err = replaceRecord(text, tables.Bytes()); err != nil {
+	if text, err = replaceRecord(text, tool, tables.Bytes()); err != nil {
 		return err
 	}
 	return os.WriteFile(file, text, 0o644)
 }
 
 // replaceRecord puts tables between the two comments in text.
-func replaceRecord(text, tables []byte) ([]byte, error) {
-	before, rest, ok := bytes.Cut(text, []byte(recordBegin))
+func replaceRecord(text []byte, tool string, tables []byte) ([]byte, error) {
+	begin, end := recordMarks(tool)
+	before, rest, ok := bytes.Cut(text, []byte(begin))
 	if !ok {
-		return nil, fmt.Errorf("nowhere to record: no line %q", strings.TrimSpace(recordBegin))
+		return nil, fmt.Errorf("nowhere to record: no line %q", strings.TrimSpace(begin))
 	}
-	_, after, ok := bytes.Cut(rest, []byte(recordEnd))
+	_, after, ok := bytes.Cut(rest, []byte(end))
 	if !ok {
-		return nil, fmt.Errorf("nowhere to record: no line %q after %q", strings.TrimSpace(recordEnd), strings.TrimSpace(recordBegin))
+		return nil, fmt.Errorf("nowhere to record: no line %q after %q", strings.TrimSpace(end), strings.TrimSpace(begin))
 	}
-	return slices.Concat(before, []byte(recordBegin), []byte("\n"), tables, []byte("\n"), []byte(recordEnd), after), nil
+	return slices.Concat(before, []byte(begin), []byte("\n"), tables, []byte("\n"), []byte(end), after), nil
 }

@@ -30,8 +30,8 @@ func example() report {
 		tracer: tracer{key: "gobcc", name: ownName, version: "opensnoop 1", ours: true},
 		bare:   []loadTime{bare, bare},
 		runs: []run{
-			{load: loadTime{2000 * us, 1500 * us, 150 * us}, shown: 1000, cpu: 12 * ms, memory: memory{20e6, 8e6}, ready: 90 * ms, first: 95 * ms},
-			{load: loadTime{2200 * us, 1500 * us, 150 * us}, shown: 1000, cpu: 14 * ms, memory: memory{22e6, 8e6}, ready: 80 * ms, first: 85 * ms},
+			{load: loadTime{2000 * us, 1500 * us, 150 * us}, shown: 1000, cpu: 12 * ms, memory: memory{20e6, 8e6}, maps: 500e3, ready: 90 * ms, first: 95 * ms},
+			{load: loadTime{2200 * us, 1500 * us, 150 * us}, shown: 1000, cpu: 14 * ms, memory: memory{22e6, 8e6}, maps: 500e3, ready: 80 * ms, first: 85 * ms},
 		},
 		idle: []run{{cpu: 10 * ms, ready: 70 * ms, first: 75 * ms}, {cpu: 10 * ms, ready: 70 * ms, first: 75 * ms}},
 	}
@@ -39,13 +39,15 @@ func example() report {
 		tracer: tracer{key: "libbpf", name: "libbpf-tools", version: "0.1"},
 		bare:   []loadTime{bare, bare},
 		runs: []run{
-			{load: loadTime{3000 * us, 2500 * us, 120 * us}, shown: 900, cpu: 11 * ms, memory: memory{4e6, 1e6}, first: 20 * ms},
-			{load: loadTime{5400 * us, 2500 * us, 120 * us}, shown: 500, saidLost: true, cpu: 11 * ms, memory: memory{4e6, 1e6}, first: 20 * ms},
+			{load: loadTime{3000 * us, 2500 * us, 120 * us}, shown: 900, cpu: 11 * ms, memory: memory{4e6, 1e6}, maps: 80e6, first: 20 * ms},
+			{load: loadTime{5400 * us, 2500 * us, 120 * us}, shown: 500, saidLost: true, cpu: 11 * ms, memory: memory{4e6, 1e6}, maps: 80e6, first: 20 * ms},
 		},
 		idle: []run{{cpu: 2 * ms, first: 20 * ms}, {cpu: 2 * ms, first: 20 * ms}},
 	}
+	scenario := opensnoop
+	scenario.count = 1000
 	return report{
-		machine: machine{kernel: "6.1.2", cpu: "Abacus", cpus: 2}, opens: 1000, quiet: []series{own, peer},
+		scenario: &scenario, machine: machine{kernel: "6.1.2", cpu: "Abacus", cpus: 2}, quiet: []series{own, peer},
 		programs: []tracerPrograms{{own.tracer, []programTime{{"enter", 1000, 200 * ms}}}},
 	}
 }
@@ -60,9 +62,9 @@ func TestReport(t *testing.T) {
 		"| libbpf-tools | 0.1 |\n",
 		"Without a tracer an open took 1000 (1000 … 1000) ns.",
 		"| gobcc | 1100 (1000 … 1200) | 600 (600 … 600) | 50 (50 … 50) | 100.000 (100.000 … 100.000) | nothing to say |" +
-			" 3000 (2000 … 4000) | 21.0 (20.0 … 22.0) | 13.0 (12.0 … 14.0) | 75 (70 … 90) | 80 (75 … 95) |\n",
+			" 3000 (2000 … 4000) | 21.0 (20.0 … 22.0) | 13.0 (12.0 … 14.0) | 500 (500 … 500) | 75 (70 … 90) | 80 (75 … 95) |\n",
 		"| libbpf-tools | 3200 (2000 … 4400) | 1600 (1600 … 1600) | 20 (20 … 20) | 70.000 (50.000 … 90.000) | in 1 of 2 runs |" +
-			" 14000 (10000 … 18000) | 4.0 (4.0 … 4.0) | 3.0 (3.0 … 3.0) | – | 20 (20 … 20) |\n",
+			" 14000 (10000 … 18000) | 4.0 (4.0 … 4.0) | 3.0 (3.0 … 3.0) | 80000 (80000 … 80000) | – | 20 (20 … 20) |\n",
 		"| gobcc | enter | 1000 | 200000 | 200 |\n",
 		"| added time an open, of libbpf-tools' | at most 0.60 | 0.34 | yes |\n",
 		"| tracer's CPU a row, of libbpf-tools' | at most 0.50 | 0.21 | yes |\n",
@@ -95,15 +97,52 @@ func TestMissedTargets(t *testing.T) {
 	}
 }
 
+func TestExecReport(t *testing.T) {
+	r := example()
+	scenario := execsnoop
+	scenario.count = 1000
+	r.scenario, r.busy = &scenario, r.quiet
+	var out strings.Builder
+	if err := r.write(&out); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"One load is 1000 execs of a static program",
+		"### execsnoop: the machine as it is (rounds: 2)\n",
+		"Without a tracer an exec took 1.0 (1.0 … 1.0) µs.",
+		"| tracer | added µs an exec | of it CPU time | added ns another call | execs shown, % |",
+		"| gobcc | 1.1 (1.0 … 1.2) | 0.6 (0.6 … 0.6) | 50 (50 … 50) | 100.000",
+		"### execsnoop: from 4 processes at once, on all CPUs (rounds: 2)\n",
+		"| added time an exec, of libbpf-tools' | at most 0.50 | 0.34 | yes |\n",
+		"| execs without a row, all rounds | 0 | 0 | yes |\n",
+		"| BPF maps beside buffers, KB | at most 2000 | 500 | yes |\n",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, &out)
+		}
+	}
+	if strings.Contains(out.String(), "tracer's CPU a row, of libbpf-tools'") {
+		t.Error("a target that there is none of")
+	}
+	// What many processes at once have lost counts too.
+	r.busy = []series{{tracer: r.quiet[0].tracer, runs: []run{{shown: 998}}}}
+	if targets := r.targets(); targets[1].got != "2" || targets[1].met {
+		t.Errorf("%+v", targets[1])
+	}
+}
+
 func TestRecord(t *testing.T) {
+	begin, end := recordMarks("opensnoop")
+	otherBegin, otherEnd := recordMarks("execsnoop")
 	file := filepath.Join(t.TempDir(), "speed.md")
-	if err := os.WriteFile(file, []byte("# Speed\n"+recordBegin+"old\n"+recordEnd+"after\n"), 0o644); err != nil {
+	other := otherBegin + "another tool's\n" + otherEnd
+	if err := os.WriteFile(file, []byte("# Speed\n"+begin+"old\n"+end+"between\n"+other), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	r := example()
 	// Twice, as what the first leaves must do for the second.
 	for range 2 {
-		if err := record(file, r.write); err != nil {
+		if err := record(file, "opensnoop", r.write); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -115,12 +154,26 @@ func TestRecord(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "# Speed\n" + recordBegin + "\n" + tables.String() + "\n" + recordEnd + "after\n"; string(got) != want {
+	if want := "# Speed\n" + begin + "\n" + tables.String() + "\n" + end + "between\n" + other; string(got) != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 
-	if _, err := replaceRecord([]byte(recordEnd+recordBegin), nil); err == nil {
-		t.Error("the comments in the wrong order: no error")
+	for what, text := range map[string]string{"the wrong order": end + begin, "no end": begin, "another tool": other} {
+		if _, err := replaceRecord([]byte(text), "opensnoop", nil); err == nil {
+			t.Errorf("%s: no error", what)
+		}
+	}
+}
+
+// The documents have a place for every tool.
+func TestDocumentsHavePlaces(t *testing.T) {
+	for _, tool := range toolNames() {
+		if err := checkRecord("../docs/speed.md", tool); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := checkRecord("../docs/compare.md", ""); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -10,39 +10,46 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// marks looks out for the rows of the opens that mark the beginning and the end
-// of what a tracer is to see. The time at which the first of each came through
-// is sent once to its channel.
+// marks looks out for the rows that mark the beginning and the end of what a tracer
+// is to see. The time at which the first of each came through is sent once to its
+// channel.
 type marks struct {
-	opening, closing         []byte // the paths
-	openingSeen, closingSeen chan time.Duration
-	opened, closed           bool
+	opening     []byte   // the path
+	closing     [][]byte // the paths, for each CPU
+	openingSeen chan time.Duration
+	closingSeen []chan time.Duration
+	opened      bool
+	closed      []bool
 }
 
 func newMarks(p paths) *marks {
-	return &marks{
-		opening: []byte(p.opening), closing: []byte(p.closing),
-		openingSeen: make(chan time.Duration, 1), closingSeen: make(chan time.Duration, 1),
+	m := &marks{opening: []byte(p.opening), openingSeen: make(chan time.Duration, 1), closed: make([]bool, len(p.closing))}
+	for _, path := range p.closing {
+		m.closing = append(m.closing, []byte(path))
+		m.closingSeen = append(m.closingSeen, make(chan time.Duration, 1))
 	}
+	return m
 }
 
 // look takes one line of output, and reports whether it was a mark's.
 func (m *marks) look(line []byte) bool {
-	switch {
-	case bytes.HasSuffix(line, m.opening):
+	if bytes.HasSuffix(line, m.opening) {
 		if !m.opened {
 			m.opened = true
 			m.openingSeen <- now()
 		}
-	case bytes.HasSuffix(line, m.closing):
-		if !m.closed {
-			m.closed = true
-			m.closingSeen <- now()
-		}
-	default:
-		return false
+		return true
 	}
-	return true
+	for i, path := range m.closing {
+		if bytes.HasSuffix(line, path) {
+			if !m.closed[i] {
+				m.closed[i] = true
+				m.closingSeen[i] <- now()
+			}
+			return true
+		}
+	}
+	return false
 }
 
 // eachLine calls f with each line of r, without the spaces and the newline at
@@ -66,8 +73,8 @@ func eachLine(r io.Reader, f func(line []byte)) error {
 }
 
 // rowCounter counts the load's rows in a tracer's output. A row is the load's
-// if it names the load's comm and ends in one of the two paths that the load
-// opens.
+// if it names the load's comm, where it has one, and ends in one of the two paths
+// that the load opens or runs.
 type rowCounter struct {
 	*marks
 	comm, present, missing []byte
@@ -83,16 +90,12 @@ func newRowCounter(comm string, p paths) *rowCounter {
 // count reads r to its end.
 func (c *rowCounter) count(r io.Reader) error {
 	return eachLine(r, func(line []byte) {
-		switch {
-		case !bytes.Contains(line, c.comm):
-			// bpftrace writes its losses between the rows.
-			if bytes.HasPrefix(line, []byte("Lost ")) || bytes.Contains(line, []byte(" Lost ")) {
-				c.saidLost = true
-			}
-		case bytes.HasSuffix(line, c.present), bytes.HasSuffix(line, c.missing):
+		switch ours := bytes.Contains(line, c.comm); {
+		case ours && (bytes.HasSuffix(line, c.present) || bytes.HasSuffix(line, c.missing)):
 			c.shown++
-		default:
-			c.look(line)
+		case ours && c.look(line):
+		case bytes.HasPrefix(line, []byte("Lost ")), bytes.Contains(line, []byte(" Lost ")):
+			c.saidLost = true // bpftrace writes its losses between the rows
 		}
 	})
 }

@@ -17,7 +17,7 @@ func TestRowCounter(t *testing.T) {
 101    openload            3   0 /lib/libc.so
 103    openload           -1   2 /b/closing
 101    openload           -1   2 /b/missing`
-	p := paths{present: "/b/present", missing: "/b/missing", opening: "/b/opening", closing: "/b/closing"}
+	p := paths{present: "/b/present", missing: "/b/missing", opening: "/b/opening", closing: []string{"/b/closing", "/b/closing-2"}}
 
 	c := newRowCounter("openload", p)
 	// One byte a read, so that rows fall across the edges of reads.
@@ -30,8 +30,8 @@ func TestRowCounter(t *testing.T) {
 	if c.saidLost {
 		t.Error("said lost, and no line says so")
 	}
-	if len(c.openingSeen) != 1 || len(c.closingSeen) != 1 {
-		t.Errorf("marks seen: %d opening, %d closing, want one of each", len(c.openingSeen), len(c.closingSeen))
+	if len(c.openingSeen) != 1 || len(c.closingSeen[0]) != 1 || len(c.closingSeen[1]) != 0 {
+		t.Errorf("marks seen: %d opening, %d closing, want one of each", len(c.openingSeen), len(c.closingSeen[0]))
 	}
 }
 

@@ -24,8 +24,6 @@ import (
 )
 
 const (
-	// loadComm is the load's command name, by which its rows are known.
-	loadComm = "openload"
 	// runLimit bounds one run of one tracer, from its start to its end.
 	runLimit = 90 * time.Second
 	// pipeSize is the room between a tracer and the counting of its rows. It
@@ -43,35 +41,49 @@ type tracer struct {
 	ours    bool     // gobcc's: it tells by GOBCC_READY_FD when it is ready
 }
 
-// paths are the names that the load opens.
+// paths are the names that the load opens or runs.
 type paths struct {
-	present, missing string // the load itself, in turn
-	opening, closing string // the marks before and after it
+	present, missing string   // the load itself, in turn
+	opening          string   // the marks before it
+	closing          []string // those after it, one for each CPU that it may run on
 }
 
 // bench is what all runs share.
 type bench struct {
-	self  string // this program
-	load  string // the load's program
-	dir   string // the directory whose files the load opens
-	cpu   int    // where the load runs
-	pairs int    // how many pairs of opens a load is
-	stats bool   // ask the kernel for the run times of BPF programs
+	scenario *scenario
+	self     string // this program
+	load     string // the load's program
+	dir      string // the directory with the files of the load
+	cpu      int    // where the load runs
+	parents  int    // how many processes make a load, 0 for its own
+	stats    bool   // ask the kernel for the run times of BPF programs
 }
 
 func (b *bench) paths() paths {
 	at := func(name string) string { return filepath.Join(b.dir, name) }
-	return paths{at("present"), at("missing"), at("opening"), at("closing")}
+	p := paths{present: at("present"), missing: at("missing"), opening: at("opening")}
+	for i := range allowedCPUs() {
+		p.closing = append(p.closing, at(fmt.Sprintf("closing-%d", i)))
+	}
+	return p
 }
 
-// opens is how many opens one load is.
-func (b *bench) opens() int { return 2 * b.pairs }
+// closings are the CPUs on which the end of a load is to be marked, and the paths
+// for that: a tracer may be behind with the events of one CPU, and not with
+// another's.
+func (b *bench) closings() (cpus []int, closing []string) {
+	closing = b.paths().closing
+	if b.parents == 0 {
+		return []int{b.cpu}, closing[:1]
+	}
+	return allowedCPUs(), closing
+}
 
 // loadTime is what one load took.
 type loadTime struct {
-	elapsed time.Duration // for all opens
-	busy    time.Duration // for all opens, as CPU time of the load's thread
-	others  time.Duration // the same for as many calls that open nothing
+	elapsed time.Duration // for all its events
+	busy    time.Duration // for all its events, as its CPU time
+	others  time.Duration // the same for as many calls that are no events
 }
 
 // mean is what is halfway between two loads.
@@ -86,6 +98,7 @@ type run struct {
 	saidLost bool          // it wrote that it lost events
 	cpu      time.Duration // its user and system time from exec to exit
 	memory   memory        // at the end of the load
+	maps     uint64        // bytes of kernel memory of its BPF maps beside buffers
 	ready    time.Duration // from exec to its word of readiness, 0 without one
 	first    time.Duration // from exec to its first row
 	programs []programTime
@@ -110,7 +123,7 @@ func child(ctx context.Context, name string, args ...string) *exec.Cmd {
 
 // runLoad runs the load once and returns what it took.
 func (b *bench) runLoad(ctx context.Context) (loadTime, error) {
-	cmd := child(ctx, b.load, "-cpu", strconv.Itoa(b.cpu), "-n", strconv.Itoa(b.pairs), b.dir)
+	cmd := child(ctx, b.load, b.scenario.arguments(b, b.paths())...)
 	// The Go runtime's own signals have no place in a tight loop.
 	cmd.Env = append(os.Environ(), "GODEBUG=asyncpreemptoff=1")
 	cmd.Stderr = os.Stderr
@@ -129,10 +142,11 @@ func parseLoadTime(text string) (loadTime, error) {
 	return t, nil
 }
 
-// startMarks starts opening a path again and again, and returns the way to end
-// that.
-func (b *bench) startMarks(ctx context.Context, path string) (stop func(), err error) {
-	cmd := child(ctx, b.load, "-cpu", strconv.Itoa(b.cpu), "-mark", path)
+// startMarks starts opening or running a path again and again on a CPU, and returns
+// the way to end that. The path is not the last argument, or the row of the exec of
+// this process would be taken for a mark.
+func (b *bench) startMarks(ctx context.Context, cpu int, path string) (stop func(), err error) {
+	cmd := child(ctx, b.load, "-mark", path, "-cpu", strconv.Itoa(cpu))
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start the marks: %w", err)
@@ -176,7 +190,7 @@ func spinForever() {
 		go func() {
 			runtime.LockOSThread()
 			_, _ = os.Stdout.Write([]byte{'.'})
-			for {
+			for { //nolint:staticcheck // To keep the CPU busy is all it is for.
 			}
 		}()
 	}
@@ -195,7 +209,7 @@ func (b *bench) measure(ctx context.Context, t tracer, loaded bool) (run, error)
 		defer stats.Close()
 	}
 	var load loadTime
-	rows := newRowCounter(loadComm, b.paths())
+	rows := newRowCounter(b.scenario.comm, b.paths())
 	result, err := b.trace(ctx, t, rows.marks, rows.count, func(ctx context.Context) (err error) {
 		if loaded {
 			load, err = b.runLoad(ctx)
@@ -215,10 +229,10 @@ func (b *bench) measure(ctx context.Context, t tracer, loaded bool) (run, error)
 // read by read, which tells m of each line. The order of things needs no waiting
 // by the clock:
 //
-// Marks are opened from before the tracer's exec until the first row of one has
-// come through, which is the time of the first event. Then the work is done.
-// Then other marks are opened until one of them has come through, by which time
-// every row of the work has as well, as each tracer keeps the order of the
+// Marks are opened (or run) from before the tracer's exec until the first row of
+// one has come through, which is the time of the first event. Then the work is
+// done. Then other marks are opened until one of them has come through, by which
+// time every row of the work has as well, as each tracer keeps the order of the
 // events of one CPU. Only then is the tracer told to end.
 func (b *bench) trace(ctx context.Context, t tracer, m *marks, read func(io.Reader) error, work func(context.Context) error) (result run, err error) {
 	ctx, cancel := context.WithTimeout(ctx, runLimit)
@@ -229,7 +243,7 @@ func (b *bench) trace(ctx context.Context, t tracer, m *marks, read func(io.Read
 		}
 	}()
 	p := b.paths()
-	stopMarks, err := b.startMarks(ctx, p.opening)
+	stopMarks, err := b.startMarks(ctx, b.cpu, p.opening)
 	if err != nil {
 		return run{}, err
 	}
@@ -259,16 +273,22 @@ func (b *bench) trace(ctx context.Context, t tracer, m *marks, read func(io.Read
 		return run{}, err
 	}
 
-	stop, err := b.startMarks(ctx, p.closing)
-	if err != nil {
-		return run{}, err
+	cpus, closing := b.closings()
+	for i, cpu := range cpus {
+		stop, err := b.startMarks(ctx, cpu, closing[i])
+		if err != nil {
+			return run{}, err
+		}
+		stopMarks = stop
+		if _, err := proc.await(ctx, m.closingSeen[i], "the mark after the load"); err != nil {
+			return run{}, err
+		}
+		stopMarks()
 	}
-	stopMarks = stop
-	if _, err := proc.await(ctx, m.closingSeen, "the mark after the load"); err != nil {
-		return run{}, err
-	}
-	stopMarks()
 
+	if result.maps, err = mapMemory(proc.cmd.Process.Pid); err != nil {
+		return run{}, fmt.Errorf("read the memory of its BPF maps: %w", err)
+	}
 	if result.memory, err = readMemory(proc.cmd.Process.Pid); err != nil {
 		return run{}, fmt.Errorf("read its memory: %w", err)
 	}
@@ -362,7 +382,10 @@ func (p *process) await(ctx context.Context, seen <-chan time.Duration, what str
 	select {
 	case at := <-seen:
 		return at, nil
-	case <-p.read:
+	case err := <-p.read:
+		if err != nil {
+			return 0, fmt.Errorf("read its output: %w", err)
+		}
 		// Its error output is whole only once it has been waited for.
 		_ = p.cmd.Wait()
 		return 0, fmt.Errorf("ended before %s came: %s", what, p.stderr)

@@ -90,9 +90,9 @@ func openPairs(present, missing string, n int) (elapsed, busy time.Duration, err
 		if errno != 0 {
 			return 0, 0, fmt.Errorf("open %s: %w", present, errno)
 		}
-		unix.RawSyscall(unix.SYS_CLOSE, fd, 0, 0)
+		_, _, _ = unix.RawSyscall(unix.SYS_CLOSE, fd, 0, 0)
 		if _, errno = open(missingName); errno != unix.ENOENT {
-			return 0, 0, fmt.Errorf("open %s: want ENOENT, got errno %d", missing, errno)
+			return 0, 0, fmt.Errorf("open %s: want ENOENT, got %w", missing, errno)
 		}
 	}
 	elapsed = clock(unix.CLOCK_MONOTONIC) - start
@@ -105,7 +105,7 @@ func openPairs(present, missing string, n int) (elapsed, busy time.Duration, err
 func otherCalls(n int) time.Duration {
 	start := clock(unix.CLOCK_THREAD_CPUTIME_ID)
 	for range n {
-		unix.RawSyscall(unix.SYS_GETPPID, 0, 0, 0)
+		_, _, _ = unix.RawSyscall(unix.SYS_GETPPID, 0, 0, 0)
 	}
 	return clock(unix.CLOCK_THREAD_CPUTIME_ID) - start
 }
@@ -127,7 +127,7 @@ func markForever(path string) error {
 	for {
 		for range markBurst {
 			if fd, errno := open(name); errno == 0 {
-				unix.RawSyscall(unix.SYS_CLOSE, fd, 0, 0)
+				_, _, _ = unix.RawSyscall(unix.SYS_CLOSE, fd, 0, 0)
 			}
 		}
 		// An interrupted pause is only a shorter one.

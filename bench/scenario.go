@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// scenario is how one tool is measured. Each tool has a file of its own with one,
+// and scenarios lists them.
+type scenario struct {
+	tool  string // its directory in tools/, and what its peers call it
+	event string // one of what it shows, as the tables name it
+	load  string // the directory in bench/ of the load's program
+	about string // of a load, for the tables; %d is how many events it is
+	count int    // that many
+	// comm is part of every row of the load, if it is not "".
+	comm string
+	// arguments are the load's, for the files in p.
+	arguments func(b *bench, p paths) []string
+	// prepare makes the files that the load needs; program is the load's.
+	prepare func(p paths) error
+	// own are the ways in which gobcc's tool is measured.
+	own []way
+
+	unit    string  // of times for an event
+	unitNS  float64 // in nanoseconds
+	decimal string  // how they are printed
+
+	hard hard
+
+	// The most that the tool may cost.
+	addedOfLibbpf float64 // time an event, of what libbpf-tools' adds
+	cpuOfLibbpf   float64 // CPU time a row, of libbpf-tools'; 0 for no limit
+	mapMemory     float64 // KB of BPF maps beside buffers; 0 for no limit
+}
+
+// way is one way to call a tool.
+type way struct {
+	name    string // as the tables name it behind gobcc's, as "-x"
+	options []string
+}
+
+// hard is what makes it hard for a tracer, in rounds of their own.
+type hard struct {
+	title   string
+	spin    bool // every CPU is kept busy
+	parents int  // that many processes make the load at once, on any CPU
+}
+
+var scenarios = []*scenario{&opensnoop, &execsnoop}
+
+// toolNames are those of scenarios.
+func toolNames() []string {
+	var names []string
+	for _, s := range scenarios {
+		names = append(names, s.tool)
+	}
+	return names
+}
+
+func scenarioOf(tool string) *scenario {
+	i := slices.IndexFunc(scenarios, func(s *scenario) bool { return s.tool == tool })
+	if i < 0 {
+		return nil
+	}
+	return scenarios[i]
+}
+
+// newBench makes ready for a scenario below dir: it builds the load, and makes its
+// files.
+func newBench(ctx context.Context, o options, s *scenario, dir string) (*bench, error) {
+	b := &bench{scenario: s, dir: filepath.Join(dir, s.tool), cpu: o.cpu}
+	b.load = filepath.Join(b.dir, s.load)
+	var err error
+	if b.self, err = os.Executable(); err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(b.dir, 0o755); err != nil {
+		return nil, err
+	}
+	if err := s.prepare(b.paths()); err != nil {
+		return nil, fmt.Errorf("make the files of the load: %w", err)
+	}
+	return b, goBuild(ctx, b.load, "./bench/"+s.load)
+}
