@@ -30,9 +30,10 @@ const volatile __u32 filter_self = 0;
 const volatile __u32 pid_namespace_inode = 0;
 #define PID_LEVELS 8 /* the kernel allows 32; more than three have not been seen */
 
+/* User space makes it only as large as it must be. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 16384);
+	__uint(max_entries, 8192);
 	__type(key, __u32);
 	__type(value, __u8);
 } pids SEC(".maps");

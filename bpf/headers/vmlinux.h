@@ -182,6 +182,8 @@ struct tty_struct {
 
 struct signal_struct {
 	atomic_t live;
+	int group_exit_code;
+	unsigned int flags;
 	struct tty_struct *tty;
 	u64 utime, stime;
 	unsigned long maxrss;

@@ -21,6 +21,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 /* The kernel keeps no more of an interpreter's path (BINPRM_BUF_SIZE). */
 #define INTERP_LEN 256
 #define UNSET 0xffffffff
+#define SIGNAL_GROUP_EXIT 4
 
 /* What a record is. All but the last two are parts that come before the exec that they belong to. */
 enum kind {
@@ -585,6 +586,14 @@ int BPF_PROG(exec_raw, struct task_struct *task, int old_tid, struct linux_binpr
 	return worked(bprm);
 }
 
+/* What wait(2) will give: of the group, or of its leader if its threads ended one by one. */
+static __always_inline __s32 exit_code(const struct task_struct *task)
+{
+	if (BPF_CORE_READ(task, signal, flags) & SIGNAL_GROUP_EXIT)
+		return BPF_CORE_READ(task, signal, group_exit_code);
+	return BPF_CORE_READ(task, group_leader, exit_code);
+}
+
 static __always_inline int ends(const struct task_struct *task)
 {
 	struct task_struct *parent = BPF_CORE_READ(task, real_parent, group_leader);
@@ -596,7 +605,7 @@ static __always_inline int ends(const struct task_struct *task)
 		e.id = id_of(task);
 		e.kind = KIND_EXIT;
 		__builtin_memset(e.unused, 0, sizeof(e.unused));
-		e.code = BPF_CORE_READ(task, exit_code);
+		e.code = exit_code(task);
 		e.time_ns = bpf_ktime_get_boot_ns();
 		e.start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
 		e.cgroup_id = bpf_get_current_cgroup_id();

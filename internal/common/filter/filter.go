@@ -131,6 +131,9 @@ func (f *Filter) Apply(spec *ebpf.CollectionSpec) (replace map[string]*ebpf.Map,
 	if f.tid != 0 && processOf(f.tid) == 0 {
 		return nil, fmt.Errorf("--tid: there is no thread %d", f.tid)
 	}
+	if m := spec.Maps[pidsMap]; m != nil && !f.Follow {
+		m.MaxEntries = uint32(max(len(f.PIDs), 1))
+	}
 	set := setter{spec: spec}
 	ns, err := pidNamespace()
 	if err != nil {
