@@ -494,7 +494,7 @@ func newStage(t *testing.T) *stage {
 
 // TestKernelEverything loads all that the kernel side has, in each mode.
 func TestKernelEverything(t *testing.T) {
-	everything := []string{"-x", "--exe", "--cwd", "--tty", "--loginuid", "--env", "HOME", "--ancestors", "--exit"}
+	everything := []string{"-x", "--exe", "--cwd", "--tty", "--loginuid", "--env", "HOME", "--ancestors", "--exit", "--max-bytes", "8M"}
 	eachMode(t, func(t *testing.T, mode string) {
 		path := newStage(t).program("everything", livetest.Exit(3))
 		for _, more := range [][]string{{"--json"}, {"-TtUCMq", "--tree", "-u", "0", "-P", fmt.Sprint(os.Getpid())}} {

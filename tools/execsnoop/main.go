@@ -57,13 +57,23 @@ func hooks(fails, exits bool) []attach.Hook {
 	}}
 	if fails {
 		const seccomp = "execs that a seccomp filter refuses before they begin"
-		calls := []string{"execve", "execveat", "execve32", "execveat32"}
+		calls, ats := []string{"execve", "execve32"}, []string{"execveat", "execveat32"}
+		kprobe := []string{"kretprobe", "kprobe"}
 		all = append(all, attach.Hook{
 			Name: "failures", Sees: "programs that could not be run",
 			Choices: []attach.Choice{
 				attach.Choose(attach.Fentry, calls, "fexit").Without(seccomp),
-				attach.Choose(attach.Kprobe, calls, "kretprobe", "kprobe").Without(seccomp),
+				attach.Choose(attach.Kprobe, calls, kprobe...).Without(seccomp),
 				{Mode: attach.Tracepoint, Programs: []string{"sys_exit"}, Needs: []string{"sys_exit"}},
+			},
+		}, attach.Hook{
+			// Apart from the other, since some kernels' types don't tell enough of
+			// its function for fentry (Debian's 5.10 and 6.1).
+			Name: "execveat", Sees: "programs that could not be run by execveat()", Optional: true,
+			Unless: attach.Tracepoint,
+			Choices: []attach.Choice{
+				attach.Choose(attach.Fentry, ats, "fexit"),
+				attach.Choose(attach.Kprobe, ats, kprobe...),
 			},
 		})
 	}

@@ -27,12 +27,6 @@ var expectedSkips = []expectedSkip{
 		Why:    "arm64 has ftrace's direct calls, which fentry needs, since 6.4 only",
 	},
 	{
-		Kernel: regexp.MustCompile(`^(5\.10|6\.1)$`),
-		Test:   regexp.MustCompile(`/fentry(/|$)`),
-		Reason: regexp.MustCompile(`this kernel's types (have several functions named|do not tell the arguments of) __x64_sys_execveat`),
-		Why:    "the types of these kernels have execveat's stub (kernel/sys_ni.c) too, or instead, and fentry goes by the types",
-	},
-	{
 		Kernel: regexp.MustCompile(`-arm64$`),
 		Test:   regexp.MustCompile(`/(failed_)?int80_exec[a-z]*$`),
 		Reason: regexp.MustCompile(`no 32-bit execs on this machine$`),

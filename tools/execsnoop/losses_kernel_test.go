@@ -1,0 +1,175 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gobcc/gobcc/internal/common/livetest"
+)
+
+// TestKernelStorm has programs run faster than can be shown through a small buffer,
+// some at the same time: shown and lost are all there were.
+func TestKernelStorm(t *testing.T) {
+	livetest.Need(t)
+	const families = 4
+	each := 1250
+	if livetest.Guest() {
+		each = 150
+	}
+	s := newStage(t)
+	path := leaf(s, "true")
+	one := livetest.Fork(livetest.Call(unix.SYS_EXECVE, path, []string{path, strings.Repeat("x", 100)}, nil))
+	var steps []livetest.Step
+	for range families {
+		steps = append(steps, livetest.Fork(livetest.Repeat(each, one, livetest.Await()), livetest.Exit(0)))
+	}
+	for range families {
+		steps = append(steps, livetest.Await())
+	}
+	storm := s.program("storm", append(steps, livetest.Exit(0))...)
+	for _, args := range [][]string{nil, {"-b", "1"}, {"--json"}, {"--json", "-b", "1"}} {
+		t.Run("execsnoop "+strings.Join(args, " "), func(t *testing.T) {
+			res := over(t, livetest.Run(t, append(args, "--", storm)...), 0)
+			lost, possibly := res.Lost()
+			shown := uint64(0)
+			for _, line := range res.Lines() {
+				if strings.Contains(line, path) || strings.Contains(line, storm) {
+					shown++
+				}
+			}
+			done := uint64(families*each + 1)
+			if sum := shown + lost; sum > done || sum+possibly < done {
+				t.Errorf("%d shown + %d lost is not %d (perhaps %d more were lost): %s", shown, lost, done, possibly, res.Stderr)
+			}
+			switch small := slices.Contains(args, "-b"); {
+			case small && (lost == 0 || !strings.Contains(res.Stderr, "ring buffer full")):
+				t.Errorf("nothing was lost in a ring of a page: %s", res.Stderr)
+			case !small && lost > 0:
+				t.Errorf("of %d execs %d were lost: %s", done, lost, res.Stderr)
+			}
+			t.Logf("%d shown, %d lost, perhaps %d more", shown, lost, possibly)
+		})
+	}
+}
+
+// TestKernelCommand traces a command that runs others at the same time, as make -j
+// does: all that it ran is shown, from its own exec on, and how that ended.
+func TestKernelCommand(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode string) {
+		const jobs = 8
+		s := newStage(t)
+		want := map[string]int{}
+		run := func(path string, args ...string) livetest.Step {
+			argv := append([]string{path}, args...)
+			want[strings.Join(argv, " ")]++
+			return livetest.Fork(livetest.Call(unix.SYS_EXECVE, path, argv, nil))
+		}
+		as, missing := leaf(s, "as"), filepath.Join(s.dir, "missing")
+		var steps []livetest.Step
+		for i := range jobs {
+			var compile []livetest.Step
+			for j := range times {
+				// A search in vain, and a child.
+				compile = append(compile, livetest.Call(unix.SYS_EXECVE, missing, []string{missing}, nil),
+					run(as, fmt.Sprint(i), fmt.Sprint(j)), livetest.Await())
+			}
+			cc := s.program(fmt.Sprintf("cc%d", i), append(compile, livetest.Exit(0))...)
+			steps = append(steps, run(cc, "-c"))
+		}
+		for range jobs {
+			steps = append(steps, livetest.Await())
+		}
+		want[missing] = jobs * times
+		maker := s.program("maker", append(steps, livetest.Exit(5))...)
+		want[maker] = 1
+		livetest.Attempts(t, func(a *livetest.Attempt) {
+			res := over(t, livetest.Run(t, "--attach", mode, "-x", "--exit", "--json", "--", maker), 5)
+			a.Lost(res)
+			got, running := map[string]int{}, map[string]bool{}
+			for i, r := range decode(t, res.Lines()) {
+				switch {
+				case r.Kind == "exec" && r.Ret < 0:
+					got[r.filename()]++
+				case r.Kind == "exec":
+					got[strings.Join(append([]string{r.filename()}, r.Args[1:]...), " ")]++
+					running[*r.ExecID] = true
+				default:
+					if !running[*r.ExecID] || r.UserNs == nil {
+						a.Errorf("an end of nothing, or without CPU times: %+v", r)
+					}
+					delete(running, *r.ExecID)
+				}
+				if i == 0 && r.filename() != maker {
+					a.Errorf("the first row is %s", r.all())
+				}
+			}
+			if !maps.Equal(got, want) {
+				a.Errorf(" got %v\nwant %v", got, want)
+			}
+			if len(running) > 0 {
+				a.Errorf("%d ends are not shown", len(running))
+			}
+		})
+	})
+}
+
+// TestKernelMemory sums up what the tool's maps take of the kernel's memory.
+func TestKernelMemory(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode string) {
+		for _, args := range [][]string{
+			nil,
+			{"-x", "--exit", "--json", "--ancestors", "--env", "PATH", "--cwd", "--exe", "--max-bytes", "8M", "--pid", fmt.Sprint(os.Getpid()), "--follow"},
+		} {
+			tool := livetest.Start(t, append(args, "--attach", mode)...)
+			tool.Ready()
+			sum, text := mapMemory(t, tool.Pid())
+			over(t, tool.Stop(), 0)
+			t.Logf("execsnoop %s: %d bytes", strings.Join(args, " "), sum)
+			if sum == 0 || sum > 2<<20 {
+				t.Errorf("execsnoop %s: the maps take %d bytes:\n%s", strings.Join(args, " "), sum, text)
+			}
+		}
+	})
+}
+
+// mapMemory is what the maps of a process take, but for ring buffers.
+func mapMemory(t *testing.T, pid int) (sum int, text string) {
+	t.Helper()
+	const ringbuf = "27" // BPF_MAP_TYPE_RINGBUF
+	dir := fmt.Sprintf("/proc/%d/fdinfo", pid)
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		f, err := os.Open(filepath.Join(dir, file.Name()))
+		if err != nil {
+			continue // closed since
+		}
+		info := map[string]string{}
+		for lines := bufio.NewScanner(f); lines.Scan(); {
+			key, value, _ := strings.Cut(lines.Text(), ":")
+			info[key] = strings.TrimSpace(value)
+		}
+		f.Close()
+		if info["map_type"] == "" || info["map_type"] == ringbuf {
+			continue
+		}
+		n, err := strconv.Atoi(info["memlock"])
+		if err != nil {
+			t.Fatalf("a map's memory is %q", info["memlock"])
+		}
+		sum += n
+		text += fmt.Sprintf("type %s, %s entries of %s + %s bytes: %d\n", info["map_type"], info["max_entries"], info["key_size"], info["value_size"], n)
+	}
+	return sum, text
+}
