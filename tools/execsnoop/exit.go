@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math/bits"
 	"os"
@@ -25,6 +26,10 @@ type ended struct {
 // patience is how long an end waits for what the process used in all. That comes
 // when its parent has taken note of it; a zombie is shown without.
 const patience = 2 * time.Second
+
+// mostPatience is how long it waits if the process has been reaped. The kernel tells
+// what it used only after a grace period, which on an idle machine takes seconds.
+const mostPatience = 10 * time.Second
 
 func (e *ended) signal() unix.Signal { return unix.Signal(e.Code & 0x7f) }
 func (e *ended) dumped() bool        { return e.Code&0x80 != 0 }
@@ -86,13 +91,23 @@ func (p *printer) waiting() bool { return len(p.ending) > 0 }
 // drained shows the ends that have waited long enough.
 func (p *printer) drained(r *trace.Run) error {
 	latest := now()
-	for len(p.ending) > 0 && p.ending[0].TimeNs+uint64(patience) < latest {
-		if err := p.showEnd(r, p.ending[0]); err != nil {
+	for i := 0; i < len(p.ending) && p.ending[i].TimeNs+uint64(patience) < latest; {
+		e := p.ending[i]
+		if e.TimeNs+uint64(mostPatience) >= latest && gone(e.Pid) {
+			i++
+			continue
+		}
+		if err := p.showEnd(r, e); err != nil {
 			return err
 		}
-		p.ending = p.ending[1:]
+		p.ending = slices.Delete(p.ending, i, i+1)
 	}
 	return nil
+}
+
+// gone reports whether there is no process of that number, not even a zombie.
+func gone(pid uint32) bool {
+	return pid != 0 && errors.Is(unix.Kill(int(pid), 0), unix.ESRCH)
 }
 
 // finish shows what still waits, and the summary.

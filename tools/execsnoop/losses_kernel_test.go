@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -36,7 +35,11 @@ func TestKernelStorm(t *testing.T) {
 		steps = append(steps, livetest.Await())
 	}
 	storm := s.program("storm", append(steps, livetest.Exit(0))...)
-	for _, args := range [][]string{nil, {"-b", "1"}, {"--json"}, {"--json", "-b", "1"}} {
+	runs := [][]string{nil, {"-b", "1"}, {"--json"}, {"--json", "-b", "1"}}
+	if livetest.Guest() {
+		runs = [][]string{nil, {"--json", "-b", "1"}}
+	}
+	for _, args := range runs {
 		t.Run("execsnoop "+strings.Join(args, " "), func(t *testing.T) {
 			res := over(t, livetest.Run(t, append(args, "--", storm)...), 0)
 			lost, possibly := res.Lost()
@@ -51,7 +54,7 @@ func TestKernelStorm(t *testing.T) {
 				t.Errorf("%d shown + %d lost is not %d (perhaps %d more were lost): %s", shown, lost, done, possibly, res.Stderr)
 			}
 			switch small := slices.Contains(args, "-b"); {
-			case small && (lost == 0 || !strings.Contains(res.Stderr, "ring buffer full")):
+			case small && !livetest.Guest() && (lost == 0 || !strings.Contains(res.Stderr, "ring buffer full")):
 				t.Errorf("nothing was lost in a ring of a page: %s", res.Stderr)
 			case !small && lost > 0:
 				t.Errorf("of %d execs %d were lost: %s", done, lost, res.Stderr)
@@ -73,13 +76,13 @@ func TestKernelCommand(t *testing.T) {
 			want[strings.Join(argv, " ")]++
 			return livetest.Fork(livetest.Call(unix.SYS_EXECVE, path, argv, nil))
 		}
-		as, missing := leaf(s, "as"), filepath.Join(s.dir, "missing")
+		as, nowhere := leaf(s, "as"), filepath.Join(s.dir, "missing")
 		var steps []livetest.Step
 		for i := range jobs {
 			var compile []livetest.Step
 			for j := range times {
 				// A search in vain, and a child.
-				compile = append(compile, livetest.Call(unix.SYS_EXECVE, missing, []string{missing}, nil),
+				compile = append(compile, livetest.Call(unix.SYS_EXECVE, nowhere, []string{nowhere}, nil),
 					run(as, fmt.Sprint(i), fmt.Sprint(j)), livetest.Await())
 			}
 			cc := s.program(fmt.Sprintf("cc%d", i), append(compile, livetest.Exit(0))...)
@@ -88,47 +91,52 @@ func TestKernelCommand(t *testing.T) {
 		for range jobs {
 			steps = append(steps, livetest.Await())
 		}
-		want[missing] = jobs * times
+		want[nowhere] = jobs * times
 		maker := s.program("maker", append(steps, livetest.Exit(5))...)
 		want[maker] = 1
-		livetest.Attempts(t, func(a *livetest.Attempt) {
-			res := over(t, livetest.Run(t, "--attach", mode, "-x", "--exit", "--json", "--", maker), 5)
-			a.Lost(res)
-			got, running := map[string]int{}, map[string]bool{}
-			for i, r := range decode(t, res.Lines()) {
-				switch {
-				case r.Kind == "exec" && r.Ret < 0:
-					got[r.filename()]++
-				case r.Kind == "exec":
-					got[strings.Join(append([]string{r.filename()}, r.Args[1:]...), " ")]++
-					running[*r.ExecID] = true
-				default:
-					if !running[*r.ExecID] || r.UserNs == nil {
-						a.Errorf("an end of nothing, or without CPU times: %+v", r)
-					}
-					delete(running, *r.ExecID)
-				}
-				if i == 0 && r.filename() != maker {
-					a.Errorf("the first row is %s", r.all())
-				}
+		res := over(t, livetest.Run(t, "--attach", mode, "-x", "--exit", "--json", "--", maker), 5)
+		lost, possibly := res.Lost()
+		var missing, unwanted uint64 // rows
+		running := map[string]bool{}
+		for i, r := range decode(t, res.Lines()) {
+			switch {
+			case r.Kind == "exec" && r.Ret < 0:
+				want[r.filename()]--
+			case r.Kind == "exec":
+				want[strings.Join(append([]string{r.filename()}, r.Args[1:]...), " ")]--
+				running[*r.ExecID] = true
+			case !running[*r.ExecID]:
+				unwanted++ // the exec must have been lost
+			default:
+				delete(running, *r.ExecID)
 			}
-			if !maps.Equal(got, want) {
-				a.Errorf(" got %v\nwant %v", got, want)
+			if i == 0 && r.filename() != maker && lost+possibly == 0 {
+				t.Errorf("the first row is %s", r.all())
 			}
-			if len(running) > 0 {
-				a.Errorf("%d ends are not shown", len(running))
+		}
+		for line, n := range want {
+			if n < 0 {
+				t.Errorf("%s ran %d times less than is shown", line, -n)
 			}
-		})
+			missing += uint64(max(n, 0))
+		}
+		// As on 7.x, where a program is skipped on a CPU that a task was preempted in it on.
+		if more := missing + uint64(len(running)); more > lost+possibly || unwanted > missing {
+			t.Errorf("%d execs and %d ends are not shown, %d ends without their execs are; %d events are lost, and perhaps %d more",
+				missing, len(running), unwanted, lost, possibly)
+		}
+		t.Logf("%d events lost, perhaps %d more", lost, possibly)
 	})
 }
 
 // TestKernelMemory sums up what the tool's maps take of the kernel's memory.
 func TestKernelMemory(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode string) {
-		for _, args := range [][]string{
-			nil,
-			{"-x", "--exit", "--json", "--ancestors", "--env", "PATH", "--cwd", "--exe", "--max-bytes", "8M", "--pid", fmt.Sprint(os.Getpid()), "--follow"},
-		} {
+		runs := [][]string{{"-x", "--exit", "--json", "--ancestors", "--env", "PATH", "--cwd", "--exe", "--max-bytes", "8M", "--pid", fmt.Sprint(os.Getpid()), "--follow"}}
+		if !livetest.Guest() {
+			runs = append(runs, nil)
+		}
+		for _, args := range runs {
 			tool := livetest.Start(t, append(args, "--attach", mode)...)
 			tool.Ready()
 			sum, text := mapMemory(t, tool.Pid())

@@ -31,7 +31,7 @@ func (s *stage) lines(res livetest.Result) (header string, rows []string) {
 // TestKernelColumns compares rows of text, byte by byte, with what BCC's format
 // strings make of the same execs.
 func TestKernelColumns(t *testing.T) {
-	livetest.Need(t)
+	livetest.NeedFast(t)
 	me := self()
 	const clock, seconds = `\d\d:\d\d:\d\d `, `\d+\.\d{3} {3}`
 	argv := []string{"zero", "a b", `"q"`, "new\nline", "\xff"}
@@ -191,6 +191,10 @@ func TestKernelMaxBytes(t *testing.T) {
 // TestKernelMegabyte has as many arguments as the kernel takes, or nearly so, and
 // they are all shown if asked for.
 func TestKernelMegabyte(t *testing.T) {
+	times := times
+	if livetest.Guest() {
+		times = 2
+	}
 	eachMode(t, func(t *testing.T, mode string) {
 		perform(t, []scene{{"arguments", func(s *stage) {
 			path, argv := leaf(s, "leaf"), []string{"leaf"}
@@ -211,7 +215,7 @@ func TestKernelMegabyte(t *testing.T) {
 
 // TestKernelMaxBytesText is the same as text.
 func TestKernelMaxBytesText(t *testing.T) {
-	livetest.Need(t)
+	livetest.NeedFast(t)
 	s := newStage(t)
 	path := leaf(s, "leaf")
 	livetest.Attempts(t, func(a *livetest.Attempt) {
@@ -268,35 +272,34 @@ func TestKernelTree(t *testing.T) {
 
 // TestKernelSummary counts programs.
 func TestKernelSummary(t *testing.T) {
-	eachMode(t, func(t *testing.T, mode string) {
-		s := newStage(t)
-		naps, quick := s.program("naps", sleep(nap), livetest.Exit(0)), leaf(s, "quick")
-		fork := func(path string) livetest.Step {
-			return livetest.Fork(livetest.Call(unix.SYS_EXECVE, path, []string{"x"}, nil))
-		}
-		missing := filepath.Join(s.dir, "missing")
-		all := s.program("all", livetest.Repeat(times, fork(naps), livetest.Await(), fork(quick), livetest.Await(), fork(quick), livetest.Await()),
-			livetest.Repeat(times, livetest.Call(unix.SYS_EXECVE, missing, []string{"x"}, nil)), livetest.Exit(0))
-		livetest.Attempts(t, func(a *livetest.Attempt) {
-			res := over(t, livetest.Run(t, "--attach", mode, "-x", "--summary", "--", all), 0)
-			a.Lost(res)
-			text := strings.ReplaceAll(res.Stdout, s.dir, "DIR")
-			want := `\A    RUNS   FAILED    ENDED    TOTAL\(s\) PROGRAM
+	livetest.Need(t)
+	s := newStage(t)
+	naps, quick := s.program("naps", sleep(nap), livetest.Exit(0)), leaf(s, "quick")
+	fork := func(path string) livetest.Step {
+		return livetest.Fork(livetest.Call(unix.SYS_EXECVE, path, []string{"x"}, nil))
+	}
+	missing := filepath.Join(s.dir, "missing")
+	all := s.program("all", livetest.Repeat(times, fork(naps), livetest.Await(), fork(quick), livetest.Await(), fork(quick), livetest.Await()),
+		livetest.Repeat(times, livetest.Call(unix.SYS_EXECVE, missing, []string{"x"}, nil)), livetest.Exit(0))
+	livetest.Attempts(t, func(a *livetest.Attempt) {
+		res := over(t, livetest.Run(t, "-x", "--summary", "--", all), 0)
+		a.Lost(res)
+		text := strings.ReplaceAll(res.Stdout, s.dir, "DIR")
+		want := `\A    RUNS   FAILED    ENDED    TOTAL\(s\) PROGRAM
       46        0       46 +\d+\.\d{3} DIR/quick
       23        0       23 +(\d+\.\d{3}) DIR/naps
        0       23        0       0.000 DIR/missing
        1        0        1 +\d+\.\d{3} DIR/all
 \z`
-			m := regexp.MustCompile(want).FindStringSubmatch(text)
-			if m == nil {
-				a.Errorf("the summary\n%s is not\n%s", text, want)
-				return
-			}
-			var total float64
-			if _, err := fmt.Sscan(m[1], &total); err != nil || total < times*nap.Seconds() {
-				t.Errorf("%d naps of %v took %s s: %v", times, nap, m[1], err)
-			}
-		})
+		m := regexp.MustCompile(want).FindStringSubmatch(text)
+		if m == nil {
+			a.Errorf("the summary\n%s is not\n%s", text, want)
+			return
+		}
+		var total float64
+		if _, err := fmt.Sscan(m[1], &total); err != nil || total < times*nap.Seconds() {
+			t.Errorf("%d naps of %v took %s s: %v", times, nap, m[1], err)
+		}
 	})
 }
 
