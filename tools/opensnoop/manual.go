@@ -80,14 +80,13 @@ and --path-prefix together with -F or --json.`,
 		{Command: "opensnoop -p 1576 --follow --summary -d 10", Text: "Count what a service and all that it starts opened in ten seconds"},
 		{Command: "opensnoop --json -x | jq -r 'select(.error == \"EACCES\") | .full_path'", Text: "List what was forbidden"},
 	},
-	Overhead: `A row costs the traced thread around 0.4 µs in tracepoint mode, and the tool
-about 1 µs of CPU time elsewhere; docs/speed.md has the measurements. -F, --json and
---path-root have the kernel walk up the directories of each file, some 0.1 µs
-a name. In tracepoint mode every system call of the machine takes the slow
-way in and out of the kernel while the tool runs, as with any tool that
-traces system calls by tracepoints; fentry and kprobe mode cost opens alone.
+	Overhead: `Measured in tracepoint mode on a virtual machine (docs/speed.md): an open takes 0.8 µs
+longer, any other system call 0.1 µs, as all of them take the slow way in
+and out of the kernel while a tool traces them by tracepoints; fentry and
+kprobe mode cost opens alone. The tool itself takes 0.4 µs of CPU time a row. -F
+and --json have the kernel walk up the directories of each file besides.
 
-Kernel memory is 8 MiB for the ring buffer (--buffer-pages) and under 3 MiB
+Kernel memory is 8 MiB for the ring buffer (--buffer-pages) and under 4 MiB
 besides.`,
 	Caveats: `Losses are counted and said by cause, once a second and at the end. If there
 are any, a larger --buffer-pages or a narrower filter helps.
