@@ -87,7 +87,7 @@ var samples = []event{
 		bpfEvent{TimeNs: start + 2e9, Ret: 5, Pid: 9, Via: uint8(bpfViaVIA_HANDLE), Marks: walked, Comm: comm("handle")}, "", "f/srv/",
 	},
 	{
-		bpfEvent{TimeNs: start + 2e9, Ret: -int32(unix.ENOENT), Pid: 10, Via: openat, Marks: fromBase, Comm: comm("empty")}, "", "work/srv/",
+		bpfEvent{TimeNs: start + 2e9, Ret: -int32(unix.ENOENT), Pid: 10, Via: openat, Marks: fromBase, Comm: comm("empty")}, "", "site/srv/",
 	},
 	{
 		bpfEvent{
@@ -108,7 +108,7 @@ var samples = []event{
 		bpfEvent{TimeNs: start + 2e9, Ret: -int32(unix.ENAMETOOLONG), Pid: 14, Via: openat, Marks: pathCut, Comm: comm("cut")}, "/xxxxxxxxxx", "",
 	},
 	{
-		bpfEvent{TimeNs: start + 2e9, Ret: -int32(unix.EACCES), Pid: 15, Via: openat, Marks: fromBase, Comm: comm("relative")}, "conf/x", "work/srv/",
+		bpfEvent{TimeNs: start + 2e9, Ret: -int32(unix.EACCES), Pid: 15, Via: openat, Marks: fromBase, Comm: comm("relative")}, "conf/x", "site/srv/",
 	},
 	{
 		bpfEvent{TimeNs: start + 2e9, Ret: -int32(unix.EACCES), Pid: 15, Via: openat, Marks: fromBase, Comm: comm("at the root")}, "x", "",
