@@ -67,7 +67,7 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 	fs.BoolVar(&o.keep, "keep", false, "keep the test binaries and memory disks, to run QEMU by hand")
 	fs.BoolVar(&o.list, "list", false, "list the kernels and the packages with kernel tests, and run nothing")
 	fs.BoolVar(&o.refresh, "refresh", false, "look for newer kernels than those in the cache")
-	fs.DurationVar(&o.timeout, "timeout", 10*time.Minute, "time `limit` for each kernel, from boot to power-off; twice that for arm64")
+	fs.DurationVar(&o.timeout, "timeout", 20*time.Minute, "time `limit` for each kernel, from boot to power-off; twice that for arm64")
 	fs.IntVar(&o.parallel, "parallel", max(1, min(2, runtime.NumCPU())), "run this `number` of guests at a time")
 	if err := fs.Parse(args); err != nil {
 		return o, err
