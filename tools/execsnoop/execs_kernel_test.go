@@ -347,7 +347,7 @@ func argumentScenes() (scenes []scene) {
 	for name, argv := range argvs() {
 		scenes = append(scenes, scene{"arguments " + name, func(s *stage) {
 			path := leaf(s, "leaf")
-			for range times {
+			for range timesOf(argv) {
 				s.run(0, func(cmd *exec.Cmd) { cmd.Path = path }, argv, ran(s.dir, path, argv...))
 			}
 		}})
@@ -357,7 +357,7 @@ func argumentScenes() (scenes []scene) {
 		for range 200 {
 			argv = append(argv, strings.Repeat("m", 999))
 		}
-		for range times {
+		for range timesOf(argv) {
 			want := ran(s.dir, path, append(slices.Clone(argv[:132]), argv[132][:67])...)
 			want.ArgsMissing, want.BytesMissing = 68, 5+200*1000-128<<10
 			s.run(0, func(cmd *exec.Cmd) { cmd.Path = path }, argv, want)
@@ -377,6 +377,15 @@ func argumentScenes() (scenes []scene) {
 			s.end(0, cmd, begin, ran(s.dir, first, first), want)
 		}
 	}})
+}
+
+// timesOf is how often a program is run with these arguments: fewer times where
+// much text takes long.
+func timesOf(argv []string) int {
+	if livetest.Guest() && len(strings.Join(argv, " ")) > 50_000 {
+		return 3
+	}
+	return times
 }
 
 // argvs are lists of arguments.
@@ -422,7 +431,7 @@ func failureScenes() (scenes []scene) {
 				path = s.program("first", append(append([]livetest.Step{inMemory}, steps...), livetest.Exit(0))...)
 				return ran(s.dir, path, path)
 			}, func(want row) {
-				for range times {
+				for range timesOf(want.Args) {
 					wants = append(wants, want)
 				}
 			})
@@ -448,13 +457,13 @@ func failureScenes() (scenes []scene) {
 
 	for name, argv := range argvs() {
 		fails("with arguments "+name, func(s *stage, first func(steps ...livetest.Step) row, expect func(want row)) {
-			expect(first(livetest.Repeat(times, livetest.Call(unix.SYS_EXECVE, "missing", argv, nil))).failed("missing", unix.ENOENT, argv...))
+			expect(first(livetest.Repeat(timesOf(argv), livetest.Call(unix.SYS_EXECVE, "missing", argv, nil))).failed("missing", unix.ENOENT, argv...))
 		})
 	}
 	fails("E2BIG", func(s *stage, first func(steps ...livetest.Step) row, expect func(want row)) {
 		// More than one argument may be, and more than is shown by default.
 		path, argv := leaf(s, "leaf"), []string{"x", strings.Repeat("E", 131_072), "last"}
-		r := first(livetest.Repeat(times, livetest.Call(unix.SYS_EXECVE, path, argv, nil))).failed(path, unix.E2BIG, "x", argv[1][:131_072-2])
+		r := first(livetest.Repeat(timesOf(argv), livetest.Call(unix.SYS_EXECVE, path, argv, nil))).failed(path, unix.E2BIG, "x", argv[1][:131_072-2])
 		r.ArgsMissing, r.BytesMissing = 1, 2+1+5
 		expect(r)
 	})

@@ -191,26 +191,21 @@ func TestKernelMaxBytes(t *testing.T) {
 // TestKernelMegabyte has as many arguments as the kernel takes, or nearly so, and
 // they are all shown if asked for.
 func TestKernelMegabyte(t *testing.T) {
-	times := times
-	if livetest.Guest() {
-		times = 2
-	}
-	eachMode(t, func(t *testing.T, mode string) {
-		perform(t, []scene{{"arguments", func(s *stage) {
-			path, argv := leaf(s, "leaf"), []string{"leaf"}
-			for i := range 20 {
-				argv = append(argv, strings.Repeat(fmt.Sprint(i%10), 70_000))
-			}
-			first := s.program("first", livetest.Call(unix.SYS_MLOCKALL, unix.MCL_CURRENT),
-				livetest.Repeat(times, livetest.Call(unix.SYS_EXECVE, "missing", argv, nil)),
-				livetest.Call(unix.SYS_EXECVE, path, argv, nil))
-			want := []row{ran(s.dir, first, first)}
-			for range times {
-				want = append(want, want[0].failed("missing", unix.ENOENT, argv...))
-			}
-			s.run(0, nil, []string{first}, append(want, ran(s.dir, path, argv...))...)
-		}}}, []string{"--attach", mode, "-x", "--max-bytes", "8M", "-b", "16384"}, nil)
-	})
+	livetest.Need(t)
+	perform(t, []scene{{"arguments", func(s *stage) {
+		path, argv := leaf(s, "leaf"), []string{"leaf"}
+		for i := range 20 {
+			argv = append(argv, strings.Repeat(fmt.Sprint(i%10), 70_000))
+		}
+		first := s.program("first", livetest.Call(unix.SYS_MLOCKALL, unix.MCL_CURRENT),
+			livetest.Repeat(timesOf(argv), livetest.Call(unix.SYS_EXECVE, "missing", argv, nil)),
+			livetest.Call(unix.SYS_EXECVE, path, argv, nil))
+		want := []row{ran(s.dir, first, first)}
+		for range timesOf(argv) {
+			want = append(want, want[0].failed("missing", unix.ENOENT, argv...))
+		}
+		s.run(0, nil, []string{first}, append(want, ran(s.dir, path, argv...))...)
+	}}}, []string{"-x", "--max-bytes", "8M", "-b", "16384"}, nil)
 }
 
 // TestKernelMaxBytesText is the same as text.
