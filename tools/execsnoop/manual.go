@@ -113,6 +113,10 @@ A process that is not reaped within two seconds, because its parent does not
 wait for it, is shown without CPU times. The most memory is the kernel's
 account, which goes on over an exec: it may be what the process had before.
 
+The arguments of a failed exec are read after the kernel gave up on it. If it
+never read them itself, and they were not in memory yet, they are shown as
+unreadable.
+
 Of a failed exec no more than 8,192 pieces of 1 KiB of arguments are counted.
 
 The tool ends when all processes picked with --pid have ended.`,
