@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -96,13 +95,7 @@ type ancestor struct {
 // decode gives the rows that a tool wrote with --json, without those on losses.
 func decode(t *testing.T, lines []string) (list []row) {
 	t.Helper()
-	for _, line := range lines {
-		var r row
-		dec := json.NewDecoder(strings.NewReader(line))
-		dec.DisallowUnknownFields()
-		if err := dec.Decode(&r); err != nil {
-			t.Fatalf("not the JSON that was expected: %v: %q", err, line)
-		}
+	for _, r := range livetest.Decode[row](t, lines) {
 		if r.Kind != "lost" {
 			list = append(list, r)
 		}
@@ -110,29 +103,9 @@ func decode(t *testing.T, lines []string) (list []row) {
 	return list
 }
 
-// over gives the result of a tool that must have ended with that status.
-func over(t *testing.T, res livetest.Result, status int) livetest.Result {
-	t.Helper()
-	if res.Status != status {
-		t.Fatalf("status %d, not %d: %s", res.Status, status, res.Stderr)
-	}
-	return res
-}
+const null = livetest.Null
 
-const null = "<null>"
-
-// exact gives the bytes that a string and its "_bytes" stand for.
-func exact(s *string, b []byte) string {
-	switch {
-	case b != nil:
-		return string(b)
-	case s == nil:
-		return null
-	}
-	return *s
-}
-
-func (r *row) filename() string { return exact(r.Filename, r.FilenameBytes) }
+func (r *row) filename() string { return livetest.Exact(r.Filename, r.FilenameBytes) }
 
 func (r *row) args() []string {
 	args := slices.Clone(r.Args)
@@ -155,9 +128,9 @@ func number[T any](p *T) string {
 // and the id.
 func (r *row) all() string {
 	return fmt.Sprintf("pid=%d tid=%d ppid=%d uid=%d comm=%q cgroup=%d parent=%q file=%q interp=%q exe=%q args=%s missing=%d,%d unreadable=%t cwd=%q ret=%d error=%s tty=%s loginuid=%s sessionid=%s ancestors=%v env=%q",
-		r.PID, r.TID, r.PPID, r.UID, exact(&r.Comm, r.CommBytes), r.CgroupID, exact(&r.ParentComm, r.ParentCommBytes), r.filename(),
-		exact(r.Interpreter, nil), exact(r.Exe, r.ExeBytes), summarize(r.args()), r.ArgsMissing, r.BytesMissing, r.ArgsUnreadable,
-		exact(r.Cwd, r.CwdBytes), r.Ret, number(r.Error), number(r.TTY), number(r.Loginuid), number(r.Sessionid), r.Ancestors, r.Env)
+		r.PID, r.TID, r.PPID, r.UID, livetest.Exact(&r.Comm, r.CommBytes), r.CgroupID, livetest.Exact(&r.ParentComm, r.ParentCommBytes), r.filename(),
+		livetest.Exact(r.Interpreter, nil), livetest.Exact(r.Exe, r.ExeBytes), summarize(r.args()), r.ArgsMissing, r.BytesMissing, r.ArgsUnreadable,
+		livetest.Exact(r.Cwd, r.CwdBytes), r.Ret, number(r.Error), number(r.TTY), number(r.Loginuid), number(r.Sessionid), r.Ancestors, r.Env)
 }
 
 // summarize writes arguments so that a failed test can be read.
@@ -421,7 +394,7 @@ func perform(t *testing.T, scenes []scene, args []string, check func(a *livetest
 		if slices.Contains(args, "--exit") {
 			waitExits(tool, stages)
 		}
-		res := over(t, tool.Stop(), 0)
+		res := tool.Stop().Over(t, 0)
 		a.Lost(res)
 		all := decode(t, res.Lines())
 		ids := map[string]bool{}
@@ -483,12 +456,7 @@ func waitExits(tool *livetest.Tool, stages []*stage) {
 
 func newStage(t *testing.T) *stage {
 	dir := t.TempDir()
-	// The test's directories are for their owner only.
-	for d := dir; d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
-		if err := os.Chmod(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
+	livetest.OpenToAll(t, dir)
 	return &stage{t: t, dir: dir, want: map[int][]row{}}
 }
 
@@ -503,7 +471,7 @@ func TestKernelEverything(t *testing.T) {
 		}
 		for _, more := range runs {
 			args := append(append([]string{"--attach", mode}, more...), everything...)
-			over(t, livetest.Run(t, append(args, "--", path)...), 3)
+			livetest.Run(t, append(args, "--", path)...).Over(t, 3)
 		}
 	})
 }

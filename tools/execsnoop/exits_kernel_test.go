@@ -246,7 +246,7 @@ func TestKernelZombie(t *testing.T) {
 		for _, cmd := range cmds {
 			_ = cmd.Wait() // its status is checked below
 		}
-		res := over(t, tool.Stop(), 0)
+		res := tool.Stop().Over(t, 0)
 		a.Lost(res)
 		n := 0
 		for _, r := range decode(t, res.Lines()) {

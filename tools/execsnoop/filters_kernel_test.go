@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -13,7 +12,6 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 
 	"github.com/gobcc/gobcc/internal/common/livetest"
@@ -76,44 +74,16 @@ func newSetting(t *testing.T) *setting {
 	}
 	s.nobody = child("nobody", s.below, &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}})
 	s.root = child("root", s.beside, &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS})
-	var fs unix.Statfs_t
-	if err := unix.Statfs(s.pins, &fs); err != nil || fs.Type != unix.BPF_FS_MAGIC {
-		s.pins = t.TempDir()
-		if err := unix.Mount("bpf", s.pins, "bpf", 0, ""); err != nil {
-			t.Fatalf("mount a BPF file system: %v", err)
-		}
-	}
-	var err error
-	if s.pins, err = os.MkdirTemp(s.pins, "gobcc-livetest-"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(s.pins) }) // gone with the namespace, if it was mounted there
+	s.pins = livetest.PinDir(t, s.pins)
 	return s
 }
 
 // pin pins a map of one key, as BCC's documentation has these maps made, and gives
 // its path.
 func (s *setting) pin(name string, valueSize uint32, key uint64) string {
-	_ = rlimit.RemoveMemlock() // which kernels up to 5.10 count maps against
-	m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Hash, KeySize: 8, ValueSize: valueSize, MaxEntries: 1024})
-	if err != nil {
-		s.t.Fatalf("make the map %s: %v", name, err)
-	}
-	defer m.Close()
 	path := filepath.Join(s.pins, name)
-	if err := errors.Join(m.Put(key, make([]byte, valueSize)), m.Pin(path)); err != nil {
-		s.t.Fatalf("pin the map %s: %v", name, err)
-	}
+	livetest.PinMap(s.t, path, ebpf.MapSpec{Type: ebpf.Hash, KeySize: 8, ValueSize: valueSize, MaxEntries: 1024}, key)
 	return path
-}
-
-// mntns is the number of a process's mount namespace.
-func (s *setting) mntns(pid int) uint64 {
-	var st unix.Stat_t
-	if err := unix.Stat(fmt.Sprintf("/proc/%d/ns/mnt", pid), &st); err != nil {
-		s.t.Fatal(err)
-	}
-	return st.Ino
 }
 
 func (s *setting) play() {
@@ -144,7 +114,7 @@ func (s *setting) run(t *testing.T, tests []filterTest) {
 				tool.Signal(os.Interrupt)
 			}
 			for i, tool := range tools {
-				res := over(t, tool.Wait(), 0)
+				res := tool.Wait().Over(t, 0)
 				a.Lost(res)
 				if text := s.check(some[i], res); text != "" {
 					problems[some[i].name] = text
@@ -240,8 +210,8 @@ func (s *setting) tests() []filterTest {
 		{"cgroups", args("--cgroup", fmt.Sprint(s.below.ID), "--cgroup", s.beside.Path), only("nobody", "root")},
 		{"cgroupmap", args("-x", "--cgroupmap", s.pin("cgroup", 8, s.below.ID)), only("nobody")},
 		{"cgroupmap has no descendants", args("--cgroupmap", s.pin("above", 8, s.above.ID)), only()},
-		{"mntnsmap", args("-x", "--mntnsmap", s.pin("mntns", 4, s.mntns(s.root.Pid()))), only("root")},
-		{"mntnsmap of the others", args("--exit", "--mntnsmap", s.pin("mntns2", 4, s.mntns(s.nobody.Pid()))), only("self", "nobody")},
+		{"mntnsmap", args("-x", "--mntnsmap", s.pin("mntns", 4, livetest.MountNamespace(s.t, s.root.Pid()))), only("root")},
+		{"mntnsmap of the others", args("--exit", "--mntnsmap", s.pin("mntns2", 4, livetest.MountNamespace(s.t, s.nobody.Pid()))), only("self", "nobody")},
 		{"ends", args("--exit-only", "--cgroup", s.above.Path), only("nobody")},
 		{"ends by name", args("--exit-only", "--cgroup", s.above.Path, "-n", "other"),
 			func(a, k string) bool { return a == "nobody" && k == "other" }},

@@ -41,7 +41,7 @@ func TestKernelStorm(t *testing.T) {
 	}
 	for _, args := range runs {
 		t.Run("execsnoop "+strings.Join(args, " "), func(t *testing.T) {
-			res := over(t, livetest.Run(t, append(args, "--", storm)...), 0)
+			res := livetest.Run(t, append(args, "--", storm)...).Over(t, 0)
 			lost, possibly := res.Lost()
 			shown := uint64(0)
 			for _, line := range res.Lines() {
@@ -50,9 +50,7 @@ func TestKernelStorm(t *testing.T) {
 				}
 			}
 			done := uint64(families*each + 1)
-			if sum := shown + lost; sum > done || sum+possibly < done {
-				t.Errorf("%d shown + %d lost is not %d (perhaps %d more were lost): %s", shown, lost, done, possibly, res.Stderr)
-			}
+			livetest.Account(t, "execs", done, shown, lost, possibly)
 			switch small := slices.Contains(args, "-b"); {
 			case small && !livetest.Guest() && (lost == 0 || !strings.Contains(res.Stderr, "ring buffer full")):
 				t.Errorf("nothing was lost in a ring of a page: %s", res.Stderr)
@@ -94,7 +92,7 @@ func TestKernelCommand(t *testing.T) {
 		want[nowhere] = jobs * times
 		maker := s.program("maker", append(steps, livetest.Exit(5))...)
 		want[maker] = 1
-		res := over(t, livetest.Run(t, "--attach", mode, "-x", "--exit", "--json", "--", maker), 5)
+		res := livetest.Run(t, "--attach", mode, "-x", "--exit", "--json", "--", maker).Over(t, 5)
 		lost, possibly := res.Lost()
 		var missing, unwanted uint64 // rows
 		running := map[string]bool{}
@@ -140,7 +138,7 @@ func TestKernelMemory(t *testing.T) {
 			tool := livetest.Start(t, append(args, "--attach", mode)...)
 			tool.Ready()
 			sum, text := mapMemory(t, tool.Pid())
-			over(t, tool.Stop(), 0)
+			tool.Stop().Over(t, 0)
 			t.Logf("execsnoop %s: %d bytes", strings.Join(args, " "), sum)
 			if sum == 0 || sum > 2<<20 {
 				t.Errorf("execsnoop %s: the maps take %d bytes:\n%s", strings.Join(args, " "), sum, text)

@@ -2,12 +2,8 @@ package main
 
 import (
 	"bytes"
-	"context"
-	"errors"
-	stdflag "flag"
-	"io"
+	"maps"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -16,54 +12,16 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/btf"
 
 	"github.com/gobcc/gobcc/internal/common/attach"
-	"github.com/gobcc/gobcc/internal/common/cli"
-	"github.com/gobcc/gobcc/internal/common/paths"
+	"github.com/gobcc/gobcc/internal/common/tooltest"
 )
-
-var update = stdflag.Bool("update", false, "write testdata/*.golden anew")
-
-// golden compares got with a file in testdata, or writes it with -update.
-func golden(t *testing.T, file, got string) {
-	t.Helper()
-	file = filepath.Join("testdata", file)
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	b, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	have, want := strings.Split(got, "\n"), strings.Split(string(b), "\n")
-	for i := range max(len(have), len(want)) {
-		h, w := "<nothing>", "<nothing>"
-		if i < len(have) {
-			h = have[i]
-		}
-		if i < len(want) {
-			w = want[i]
-		}
-		if h != w {
-			t.Fatalf("%s:%d: go test -update writes it anew, if the first is right:\n%s\n%s", file, i+1, h, w)
-		}
-	}
-}
 
 // printerOf makes the printer that execsnoop has with these arguments. Its tracing
 // began when the samples' did.
 func printerOf(t testing.TB, args ...string) *printer {
 	t.Helper()
-	env := &cli.Env{Name: "execsnoop", Args: args, Stdout: io.Discard, Stderr: io.Discard}
-	fs := env.Flags()
-	opts := defineFlags(fs)
-	if err := env.Parse(&about, fs); err != nil {
-		t.Fatal(err)
-	}
-	positional, _ := cli.Command(fs)
+	opts, positional := tooltest.Parse(t, &about, defineFlags, args...)
 	if err := opts.check(positional); err != nil {
 		t.Fatal(err)
 	}
@@ -72,20 +30,11 @@ func printerOf(t testing.TB, args ...string) *printer {
 	return p
 }
 
-func object(t testing.TB) *ebpf.CollectionSpec {
-	t.Helper()
-	spec, err := loadBpf()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return spec
-}
+func object(t testing.TB) *ebpf.CollectionSpec { return tooltest.Object(t, loadBpf) }
 
-// What can't be done is refused before anything is loaded, in one line that names
-// the option, with status 2.
 func TestBadUsage(t *testing.T) {
 	const gone = "2147483647" // above what a kernel can be told to give
-	for args, want := range map[string]string{
+	tooltest.BadUsage(t, &about, run, map[string]string{
 		"true":                       `unexpected argument "true"`,
 		"true -- true":               `unexpected argument "true"`,
 		"--nosuch":                   "unknown flag: --nosuch",
@@ -132,17 +81,7 @@ func TestBadUsage(t *testing.T) {
 		"--attach uprobe":            `--attach: there is no mode "uprobe"`,
 		"--buffer-pages 0":           "--buffer-pages: ",
 		"--completion tcsh":          "tcsh",
-	} {
-		var stdout bytes.Buffer
-		err := run(context.Background(), &cli.Env{Name: "execsnoop", Args: strings.Fields(args), Stdout: &stdout, Stderr: io.Discard})
-		var usage *cli.Usage
-		if !errors.As(err, &usage) || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
-			t.Errorf("execsnoop %s: %v", args, err)
-		}
-		if stdout.Len() > 0 {
-			t.Errorf("execsnoop %s wrote %q", args, stdout.String())
-		}
-	}
+	})
 }
 
 func TestSizes(t *testing.T) {
@@ -170,47 +109,14 @@ func TestUnderscoresAreHyphens(t *testing.T) {
 	}
 }
 
-// The manual, the flags and the README say the same.
-func TestManual(t *testing.T) {
-	flags := (&cli.Env{Name: "execsnoop"}).Flags()
-	defineFlags(flags)
-	for _, f := range about.Check(flags) {
-		t.Error(f)
-	}
-	readme, err := os.Open("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer readme.Close()
-	flags = (&cli.Env{Name: "execsnoop"}).Flags()
-	defineFlags(flags)
-	found, err := about.CheckReadme(readme, flags)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range found {
-		t.Errorf("README.md: %s", f)
-	}
-}
+func TestManual(t *testing.T) { tooltest.Manual(t, &about, defineFlags) }
 
 // BCC's letters mean what they mean there.
 func TestBCCsFlags(t *testing.T) {
-	flags := (&cli.Env{Name: "execsnoop"}).Flags()
-	defineFlags(flags)
-	for letter, long := range map[string]string{
-		"T": "time", "t": "timestamp", "x": "fails", "u": "uid", "q": "quote", "n": "name", "l": "line", "U": "print-uid",
-		"C": "print-cpu", "M": "print-pcomm", "P": "ppid",
-	} {
-		f := flags.Lookup(long)
-		if f == nil || f.Shorthand != letter {
-			t.Errorf("-%s is not --%s", letter, long)
-		}
-	}
-	for _, long := range []string{"max-args", "cgroup", "cgroupmap", "mntnsmap"} {
-		if flags.Lookup(long) == nil {
-			t.Errorf("no --%s", long)
-		}
-	}
+	tooltest.Letters(t, &about, defineFlags, map[string]string{
+		"time": "T", "timestamp": "t", "fails": "x", "uid": "u", "quote": "q", "name": "n", "line": "l", "print-uid": "U",
+		"print-cpu": "C", "print-pcomm": "M", "ppid": "P", "max-args": "", "cgroup": "", "cgroupmap": "", "mntnsmap": "",
+	})
 }
 
 // Every program of the object belongs to a hook, and every hook's programs are in
@@ -229,37 +135,17 @@ func TestHooksAndObjectAgree(t *testing.T) {
 		{"-x --pid 1 --follow", []string{"exit_", "free"}},
 	} {
 		o := printerOf(t, strings.Fields(test.args)...).opts
-		used := map[string]bool{}
-		for _, h := range append(hooks(o.fails, o.exits()), o.Filter.Hooks(o.exits())...) {
+		all := append(hooks(o.fails, o.exits()), o.Filter.Hooks(o.exits())...)
+		for _, h := range all {
 			if h.Optional && h.Name != "execveat" {
 				t.Errorf("%s is said to be optional", h.Name)
 			}
-			for _, c := range h.Choices {
-				for _, name := range c.Programs {
-					if spec.Programs[name] != nil {
-						used[name] = true
-						continue
-					}
-					for _, twin := range []string{name + "_tp", name + "_raw"} {
-						used[twin] = true
-						if spec.Programs[twin] == nil {
-							t.Errorf("the object has no program %s", twin)
-						}
-					}
-				}
-				for _, need := range c.Needs {
-					if !slices.Contains(c.Programs, need) {
-						t.Errorf("%s needs %s, which is not one of its programs", h.Name, need)
-					}
-				}
-			}
 		}
-		for name := range spec.Programs {
-			want := !slices.ContainsFunc(test.unused, func(begin string) bool { return strings.HasPrefix(name, begin) })
-			if used[name] != want {
-				t.Errorf("execsnoop %s: program %s is used: %v", test.args, name, used[name])
-			}
-		}
+		t.Run("execsnoop "+test.args, func(t *testing.T) {
+			tooltest.Hooks(t, spec, all, func(program string) bool {
+				return !slices.ContainsFunc(test.unused, func(begin string) bool { return strings.HasPrefix(program, begin) })
+			})
+		})
 	}
 }
 
@@ -289,51 +175,11 @@ func TestFailuresHaveEveryMode(t *testing.T) {
 	}
 }
 
-// The objects of both architectures have the same programs, variables, maps and
-// records.
-func TestObjectsOfBothArchitectures(t *testing.T) {
-	x86, arm64 := loadObject(t, "bpf_x86_bpfel.o"), loadObject(t, "bpf_arm64_bpfel.o")
-	for name, p := range x86.Programs {
-		if q := arm64.Programs[name]; q == nil || p.Type != q.Type || p.AttachType != q.AttachType {
-			t.Errorf("program %s is another for arm64", name)
-		}
-	}
-	for name, v := range x86.Variables {
-		if w := arm64.Variables[name]; w == nil || w.Size() != v.Size() {
-			t.Errorf("variable %s is another for arm64", name)
-		}
-	}
-	for name, m := range x86.Maps {
-		if n := arm64.Maps[name]; n == nil || n.Type != m.Type || n.KeySize != m.KeySize || n.MaxEntries != m.MaxEntries {
-			t.Errorf("map %s is another for arm64", name)
-		}
-	}
-	if a, b := len(x86.Programs)+len(x86.Variables)+len(x86.Maps), len(arm64.Programs)+len(arm64.Variables)+len(arm64.Maps); a != b {
-		t.Errorf("%d programs, variables and maps, and %d for arm64", a, b)
-	}
-	for arch, spec := range map[string]*ebpf.CollectionSpec{"x86": x86, "arm64": arm64} {
-		for name, size := range map[string]uintptr{
-			"part": unsafe.Sizeof(bpfPart{}), "ancestor": unsafe.Sizeof(bpfAncestor{}), "exec": unsafe.Sizeof(bpfExec{}),
-			"exit": unsafe.Sizeof(bpfExit{}), "times": unsafe.Sizeof(bpfTimes{}),
-		} {
-			var record *btf.Struct
-			if err := spec.Types.TypeByName(name, &record); err != nil {
-				t.Fatal(err)
-			}
-			if uintptr(record.Size) != size {
-				t.Errorf("%s: %s has %d bytes, and %d in Go", arch, name, record.Size, size)
-			}
-		}
-	}
-}
-
-func loadObject(t *testing.T, file string) *ebpf.CollectionSpec {
-	t.Helper()
-	spec, err := ebpf.LoadCollectionSpec(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return spec
+func TestArchitectures(t *testing.T) {
+	tooltest.Architectures(t, nil, map[string]uintptr{
+		"part": unsafe.Sizeof(bpfPart{}), "ancestor": unsafe.Sizeof(bpfAncestor{}), "exec": unsafe.Sizeof(bpfExec{}),
+		"exit": unsafe.Sizeof(bpfExit{}), "times": unsafe.Sizeof(bpfTimes{}),
+	})
 }
 
 // Every kind of record tells its kind at the same place.
@@ -412,27 +258,7 @@ func TestConstantsAreTheKernelSides(t *testing.T) {
 
 func hex(n uint64) string { return "0x" + strconv.FormatUint(n, 16) }
 
-// Package paths writes the marks down once more.
-func TestPathMarks(t *testing.T) {
-	header, err := os.ReadFile("../../bpf/headers/paths.bpf.h")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, mark := range map[string]paths.Marks{"PATH_CUT": paths.Cut, "PATH_DELETED": paths.Deleted, "PATH_UNREACHABLE": paths.Unreachable} {
-		if want := name + " = " + strconv.Itoa(int(mark)) + ","; !bytes.Contains(header, []byte(want)) {
-			t.Errorf("paths.bpf.h does not say %s", want)
-		}
-	}
-}
-
 func TestPrepareSetsConstants(t *testing.T) {
-	get := func(spec *ebpf.CollectionSpec, name string) uint64 {
-		var n uint64
-		for i, b := range spec.Variables[name].Value {
-			n |= uint64(b) << (8 * i)
-		}
-		return n
-	}
 	for _, test := range []struct {
 		args string
 		want map[string]uint64 // others are 0
@@ -456,19 +282,8 @@ func TestPrepareSetsConstants(t *testing.T) {
 			t.Errorf("%s: %v", test.args, err)
 			continue
 		}
-		for name := range spec.Variables {
-			want := test.want[name]
-			switch name {
-			case bpfVarRingWakeupShift, bpfVarTypes, bpfVarPrototypes:
-				continue
-			case bpfVarMaxBytes:
-				if want == 0 {
-					want = 128 << 10
-				}
-			}
-			if got := get(spec, name); got != want {
-				t.Errorf("%s: %s is %#x, not %#x", test.args, name, got, want)
-			}
-		}
+		want := map[string]uint64{bpfVarMaxBytes: 128 << 10}
+		maps.Copy(want, test.want)
+		t.Run("execsnoop "+test.args, func(t *testing.T) { tooltest.Constants(t, spec, want) })
 	}
 }

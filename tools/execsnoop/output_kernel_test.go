@@ -73,7 +73,7 @@ func TestKernelColumns(t *testing.T) {
 						}, argv, ran(s.dir, path, argv...))
 					}
 				})
-				res := over(t, tool.Stop(), 0)
+				res := tool.Stop().Over(t, 0)
 				a.Lost(res)
 				header, rows := s.lines(res)
 				if header != test.header {
@@ -132,7 +132,7 @@ func TestKernelCPU(t *testing.T) {
 				s.run(0, nil, []string{path}, ran(s.dir, path, path))
 			}
 		})
-		res := over(t, tool.Stop(), 0)
+		res := tool.Stop().Over(t, 0)
 		a.Lost(res)
 		n := 0
 		for _, r := range decode(t, res.Lines()) {
@@ -219,7 +219,7 @@ func TestKernelMaxBytesText(t *testing.T) {
 		for _, l := range limits {
 			s.run(0, func(cmd *exec.Cmd) { cmd.Path = path }, l.argv)
 		}
-		res := over(t, tool.Stop(), 0)
+		res := tool.Stop().Over(t, 0)
 		a.Lost(res)
 		_, rows := s.lines(res)
 		if len(rows) != len(limits) {
@@ -246,7 +246,7 @@ func TestKernelTree(t *testing.T) {
 		livetest.Call(unix.SYS_EXECVE, grandchild, []string{"g", "again"}, nil))
 	parent := s.program("parent", livetest.Repeat(times, livetest.Fork(livetest.Call(unix.SYS_EXECVE, child, []string{"c"}, nil)), livetest.Await()), livetest.Exit(0))
 	livetest.Attempts(t, func(a *livetest.Attempt) {
-		res := over(t, livetest.Run(t, "--tree", "--", parent), 0)
+		res := livetest.Run(t, "--tree", "--", parent).Over(t, 0)
 		a.Lost(res)
 		_, rows := s.lines(res)
 		want := []string{"  0 DIR/parent"}
@@ -277,7 +277,7 @@ func TestKernelSummary(t *testing.T) {
 	all := s.program("all", livetest.Repeat(times, fork(naps), livetest.Await(), fork(quick), livetest.Await(), fork(quick), livetest.Await()),
 		livetest.Repeat(times, livetest.Call(unix.SYS_EXECVE, missing, []string{"x"}, nil)), livetest.Exit(0))
 	livetest.Attempts(t, func(a *livetest.Attempt) {
-		res := over(t, livetest.Run(t, "-x", "--summary", "--", all), 0)
+		res := livetest.Run(t, "-x", "--summary", "--", all).Over(t, 0)
 		a.Lost(res)
 		text := strings.ReplaceAll(res.Stdout, s.dir, "DIR")
 		want := `\A    RUNS   FAILED    ENDED    TOTAL\(s\) PROGRAM

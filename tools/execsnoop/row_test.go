@@ -16,6 +16,7 @@ import (
 
 	"github.com/gobcc/gobcc/internal/common/output"
 	"github.com/gobcc/gobcc/internal/common/paths"
+	"github.com/gobcc/gobcc/internal/common/tooltest"
 	"github.com/gobcc/gobcc/internal/common/trace"
 )
 
@@ -291,7 +292,7 @@ func TestRows(t *testing.T) {
 		text, _ := show(t, samples, strings.Fields(args)...)
 		fmt.Fprintf(&b, "%s\n%s\n", strings.TrimSpace("$ execsnoop "+args), text)
 	}
-	golden(t, "rows.golden", b.String())
+	tooltest.Golden(t, "rows.golden", b.String())
 }
 
 func TestTimeOfDay(t *testing.T) {
@@ -420,60 +421,25 @@ func TestJSON(t *testing.T) {
 			t.Errorf("%d lines, and %d counted", n, r.Shown)
 		}
 	}
-	golden(t, "json.golden", b.String())
+	tooltest.Golden(t, "json.golden", b.String())
 }
 
 func stamp(r *trace.Run, ns uint64) string {
 	return time.Unix(0, r.Wall.Nanos(ns)).UTC().Format("2006-01-02T15:04:05.000000000Z")
 }
 
-// The manual has every key, and no other.
 func TestJSONKeysAreDocumented(t *testing.T) {
-	documented := map[string]bool{}
-	for _, k := range about.JSON {
-		documented[k.Name] = false
-	}
 	text, _ := show(t, samples, "--json", "-x", "--exit", "--ancestors", "--env=HOME,PATH")
-	for line := range strings.Lines(text) {
-		var o map[string]any
-		if err := json.Unmarshal([]byte(line), &o); err != nil {
-			t.Fatalf("%v: %s", err, line)
-		}
-		for key := range o {
-			if _, ok := documented[key]; !ok && !strings.HasSuffix(key, "_bytes") {
-				t.Errorf("key %s is not in the manual", key)
-			}
-			documented[key] = true
-		}
-	}
-	for key, seen := range documented {
-		// Those of losses are package trace's.
-		if !seen && key != "lost" && key != "possibly_lost" && key != "causes" {
-			t.Errorf("key %s is in the manual, and in no object", key)
-		}
-	}
+	tooltest.JSONKeys(t, &about, text)
 }
 
-// The manual has every column, and no other.
 func TestColumnsAreDocumented(t *testing.T) {
-	documented := map[string]bool{}
-	for _, c := range about.Columns {
-		documented[c.Name] = false
-	}
+	var headers []string
 	for _, args := range []string{"", "-T -t -U -M -C", "--summary"} {
 		text, _ := show(t, nil, strings.Fields(args)...)
-		for _, name := range strings.Fields(text) {
-			if _, ok := documented[name]; !ok {
-				t.Errorf("column %s is not in the manual", name)
-			}
-			documented[name] = true
-		}
+		headers = append(headers, text)
 	}
-	for name, seen := range documented {
-		if !seen {
-			t.Errorf("column %s is in the manual, and in no header", name)
-		}
-	}
+	tooltest.Columns(t, &about, headers...)
 }
 
 // An exec that is hidden has a hidden end; others' ends are shown.

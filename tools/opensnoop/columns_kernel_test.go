@@ -84,7 +84,7 @@ func TestKernelColumns(t *testing.T) {
 		{[]string{"-T", "-U", "-e", "-F", "--latency", "--errno-names"}, "TIME(s)       UID   PID    COMM               FD ERR            LAT(us) FLAGS    MODE PATH" + strings.Repeat(" ", 29) + "VIA", nil},
 	} {
 		t.Run(strings.Join(append([]string{"opensnoop"}, test.args...), " "), func(t *testing.T) {
-			attempts(t, func(a *attempt) {
+			livetest.Attempts(t, func(a *livetest.Attempt) {
 				opens = nil
 				var res livetest.Result
 				done := make(chan struct{})
@@ -125,14 +125,13 @@ func TestKernelColumns(t *testing.T) {
 				if res.Status != 0 {
 					t.Fatalf("status %d: %s", res.Status, res.Stderr)
 				}
-				lost, possibly := lostIn(res.Stderr)
-				a.lost += lost + possibly
+				a.Lost(res)
 				lines := res.Lines()
 				if lines[0] != test.header {
 					t.Errorf("the header\n got %q\nwant %q", lines[0], test.header)
 				}
 				if len(lines)-1 != len(opens) {
-					a.errorf("%d rows of %d", len(lines)-1, len(opens))
+					a.Errorf("%d rows of %d", len(lines)-1, len(opens))
 					return
 				}
 				for i, line := range lines[1:] {
@@ -141,7 +140,7 @@ func TestKernelColumns(t *testing.T) {
 					}
 					want := test.row(opens[i])
 					if !matchRow(want, line) {
-						a.errorf("row %d\n got %q\nwant %q", i, line, want)
+						a.Errorf("row %d\n got %q\nwant %q", i, line, want)
 					}
 				}
 			})
@@ -165,7 +164,7 @@ func matchRow(want, line string) bool {
 func TestKernelEscapes(t *testing.T) {
 	livetest.NeedFast(t)
 	dir := t.TempDir()
-	attempts(t, func(a *attempt) {
+	livetest.Attempts(t, func(a *livetest.Attempt) {
 		var res livetest.Result
 		inThread(t, "e\x1b\n\xff", func() {
 			tool := livetest.Start(t, "-t", fmt.Sprint(unix.Gettid()))
@@ -177,8 +176,7 @@ func TestKernelEscapes(t *testing.T) {
 			}
 			res = tool.Stop()
 		})
-		lost, possibly := lostIn(res.Stderr)
-		a.lost += lost + possibly
+		a.Lost(res)
 		var want []string
 		for _, n := range odd {
 			for range times {
@@ -187,7 +185,7 @@ func TestKernelEscapes(t *testing.T) {
 		}
 		lines := res.Lines()
 		if len(lines)-1 != len(want) {
-			a.errorf("%d rows of %d", len(lines)-1, len(want))
+			a.Errorf("%d rows of %d", len(lines)-1, len(want))
 			return
 		}
 		for i, line := range lines[1:] {

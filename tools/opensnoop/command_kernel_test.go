@@ -63,26 +63,26 @@ func pathsBelow(dir string, all []row) (paths []string) {
 func TestKernelCommand(t *testing.T) {
 	livetest.EachMode(t, func(t *testing.T, mode string) {
 		dir := makeFamily(t)
-		attempts(t, func(a *attempt) {
+		livetest.Attempts(t, func(a *livetest.Attempt) {
 			alone := livetest.Start(t, "--attach", mode, "--json", "--", dir+"/last")
 
-			list := a.rows(t, alone.Wait(), 3)
+			list := rows(t, a, alone.Wait(), 3)
 			if len(list) == 1 {
 				r := list[0]
 				if r.path() != dir+"/first" || r.full() != dir+"/first" || r.Errno != int(unix.ENOENT) || r.Comm != "last" || r.PPID != alone.Pid() || r.PID != r.TID {
 					t.Errorf("the row of the command's only open: %s", r.all())
 				}
 			} else {
-				a.errorf("a program that opens one file gave %d rows: %v", len(list), list)
+				a.Errorf("a program that opens one file gave %d rows: %v", len(list), list)
 			}
 
 			if livetest.Guest() { // TestKernelFollow must do
 				return
 			}
 			whole := livetest.Start(t, append([]string{"--attach", mode, "--json", "--"}, livetest.RoleArgv(family, dir, "family")...)...)
-			all := a.rows(t, whole.Wait(), 0)
+			all := rows(t, a, whole.Wait(), 0)
 			if got, want := pathsBelow(dir, all), []string{"family", "familyfamily", "first"}; !slices.Equal(got, want) {
-				a.errorf("opened %q, not %q", got, want)
+				a.Errorf("opened %q, not %q", got, want)
 			}
 			for i, r := range all {
 				if r.PID != all[0].PID && r.PPID == all[0].PPID {
@@ -96,11 +96,11 @@ func TestKernelCommand(t *testing.T) {
 // TestKernelFollow follows what a process starts, and nothing else.
 func TestKernelFollow(t *testing.T) {
 	livetest.EachMode(t, func(t *testing.T, mode string) {
-		attempts(t, func(a *attempt) { follow(t, mode, a) })
+		livetest.Attempts(t, func(a *livetest.Attempt) { follow(t, mode, a) })
 	})
 }
 
-func follow(t *testing.T, mode string, a *attempt) {
+func follow(t *testing.T, mode string, a *livetest.Attempt) {
 	dir, other := makeFamily(t), makeFamily(t)
 	picked, stranger := livetest.Child(t, family, dir, "family"), livetest.Child(t, family, other, "family")
 	pid := fmt.Sprint(picked.Pid())
@@ -133,7 +133,7 @@ func follow(t *testing.T, mode string, a *attempt) {
 	// A tool ends with the last of its processes.
 	picked.End()
 	for i, tool := range tools {
-		all := a.rows(t, tool.Wait(), 0)
+		all := rows(t, a, tool.Wait(), 0)
 		want := slices.Repeat([]string{"family", "familyfamily", "first"}, rounds)
 		if i == 1 {
 			want = slices.Repeat([]string{"family"}, rounds)
@@ -142,7 +142,7 @@ func follow(t *testing.T, mode string, a *attempt) {
 			}
 		}
 		if got := pathsBelow(dir, all); !slices.Equal(got, want) {
-			a.errorf("tool %d saw %d rows: %q", i, len(got), got)
+			a.Errorf("tool %d saw %d rows: %q", i, len(got), got)
 		}
 		if got := pathsBelow(other, all); len(got) > 0 {
 			t.Errorf("a stranger opened %q", got)
@@ -187,7 +187,7 @@ func picks(t *testing.T, pid uint32) (sets [][]uint32) {
 func TestKernelCommandFirst(t *testing.T) {
 	livetest.NeedFast(t)
 	argv := livetest.RoleArgv(whoami)
-	attempts(t, func(a *attempt) {
+	livetest.Attempts(t, func(a *livetest.Attempt) {
 		tool := livetest.Start(t, "--json", "-p", fmt.Sprint(os.Getpid()), "--follow")
 		tool.Ready()
 		cmd := exec.Command(argv[0], argv[1:]...)
@@ -195,7 +195,7 @@ func TestKernelCommandFirst(t *testing.T) {
 			t.Fatal(err)
 		}
 		var want, got []string
-		for _, r := range a.rows(t, tool.Stop(), 0) {
+		for _, r := range rows(t, a, tool.Stop(), 0) {
 			if r.TID == cmd.Process.Pid {
 				want = append(want, r.path())
 			}
@@ -204,13 +204,13 @@ func TestKernelCommandFirst(t *testing.T) {
 		before, _, _ := strings.Cut(res.Stdout, whoamiMark)
 		_, after, _ := strings.Cut(res.Stdout, whoamiEnd)
 		res.Stdout = before + after
-		for _, r := range a.rows(t, res, 0) {
+		for _, r := range rows(t, a, res, 0) {
 			if r.PID == r.TID {
 				got = append(got, r.path())
 			}
 		}
 		if len(want) == 0 || !slices.Equal(got, want) {
-			a.errorf("as a command it opened\n%q\nand else\n%q", got, want)
+			a.Errorf("as a command it opened\n%q\nand else\n%q", got, want)
 		}
 	})
 }

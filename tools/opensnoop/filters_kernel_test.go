@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 
 	"github.com/gobcc/gobcc/internal/common/cli"
@@ -126,43 +125,17 @@ func newSetting(t *testing.T) *setting {
 		cgroup.Enter(c.Pid())
 		return c
 	}
-	// The test's directories are for their owner only: nobody is to pass through.
-	for dir := filepath.Dir(s.dir); dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
-		if err := os.Chmod(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
+	livetest.OpenToAll(t, s.dir)
 	s.nobody = child("nobody", s.below, &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}})
 	s.root = child("root", s.beside, &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS})
-	var fs unix.Statfs_t
-	if err := unix.Statfs(s.pins, &fs); err != nil || fs.Type != unix.BPF_FS_MAGIC {
-		s.pins = t.TempDir()
-		if err := unix.Mount("bpf", s.pins, "bpf", 0, ""); err != nil {
-			t.Fatalf("mount a BPF file system: %v", err)
-		}
-	}
-	if s.pins, err = os.MkdirTemp(s.pins, "gobcc-livetest-"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(s.pins) }) // gone with the namespace, if it was mounted there
+	s.pins = livetest.PinDir(t, s.pins)
 	return s
 }
 
 // pin pins a map that has one key, and gives its path.
 func (s *setting) pin(name string, spec ebpf.MapSpec, key any) string {
-	_ = rlimit.RemoveMemlock() // which kernels up to 5.10 count maps against
-	m, err := ebpf.NewMap(&spec)
-	if err != nil {
-		s.t.Fatalf("make the map %s: %v", name, err)
-	}
-	defer m.Close()
 	path := filepath.Join(s.pins, name)
-	if key != nil {
-		err = m.Put(key, make([]byte, spec.ValueSize))
-	}
-	if err := errors.Join(err, m.Pin(path)); err != nil {
-		s.t.Fatalf("pin the map %s: %v", name, err)
-	}
+	livetest.PinMap(s.t, path, spec, key)
 	return path
 }
 
@@ -173,15 +146,6 @@ func cgroupMap(entries uint32) ebpf.MapSpec {
 
 func mntnsMap(entries uint32) ebpf.MapSpec {
 	return ebpf.MapSpec{Type: ebpf.Hash, KeySize: 8, ValueSize: 4, MaxEntries: entries}
-}
-
-// mntns is the number of a process's mount namespace.
-func (s *setting) mntns(pid int) uint64 {
-	var st unix.Stat_t
-	if err := unix.Stat(fmt.Sprintf("/proc/%d/ns/mnt", pid), &st); err != nil {
-		s.t.Fatal(err)
-	}
-	return st.Ino
 }
 
 func (s *setting) play() {
@@ -203,7 +167,7 @@ func (s *setting) run(t *testing.T, mode string, tests []filterTest) {
 	s.play()
 	for some := range slices.Chunk(tests, 8) {
 		problems := map[string]string{}
-		attempts(t, func(a *attempt) {
+		livetest.Attempts(t, func(a *livetest.Attempt) {
 			clear(problems)
 			tools := make([]*livetest.Tool, len(some))
 			for i, test := range some {
@@ -218,11 +182,10 @@ func (s *setting) run(t *testing.T, mode string, tests []filterTest) {
 			}
 			for i, tool := range tools {
 				res := tool.Wait()
-				lost, possibly := lostIn(res.Stderr)
-				a.lost += lost + possibly
+				a.Lost(res)
 				if text := s.check(some[i], res); text != "" {
 					problems[some[i].name] = text
-					a.errorf("%s", some[i].name)
+					a.Errorf("%s", some[i].name)
 				}
 			}
 		})
@@ -304,8 +267,8 @@ func (s *setting) tests() []filterTest {
 		{"cgroupmap", args("--cgroupmap", s.pin("cgroup", cgroupMap(1024), s.below.ID)), only("nobody")},
 		{"cgroupmap of another size", args("--cgroupmap", s.pin("cgroup7", cgroupMap(7), s.beside.ID)), only("root")},
 		{"cgroupmap has no descendants", args("--cgroupmap", s.pin("above", cgroupMap(100_000), s.above.ID)), only()},
-		{"mntnsmap", args("--mntnsmap", s.pin("mntns", mntnsMap(1024), s.mntns(s.root.Pid()))), only("root")},
-		{"mntnsmap of another size", args("--mntnsmap", s.pin("mntns3", mntnsMap(3), s.mntns(s.nobody.Pid()))), only("self", "nobody")},
+		{"mntnsmap", args("--mntnsmap", s.pin("mntns", mntnsMap(1024), livetest.MountNamespace(s.t, s.root.Pid()))), only("root")},
+		{"mntnsmap of another size", args("--mntnsmap", s.pin("mntns3", mntnsMap(3), livetest.MountNamespace(s.t, s.nobody.Pid()))), only("self", "nobody")},
 		{"empty mntnsmap", args("--mntnsmap", s.pin("mntns0", mntnsMap(1), nil)), only()},
 		{"failed", args("-x"), onlyKinds("missing")},
 		{"O_WRONLY", args("-f", "O_WRONLY"), onlyKinds("write")},
@@ -373,7 +336,7 @@ func TestKernelMinLatency(t *testing.T) {
 			t.Fatal(err)
 		}
 		self := fmt.Sprint(os.Getpid())
-		attempts(t, func(a *attempt) {
+		livetest.Attempts(t, func(a *livetest.Attempt) {
 			slow := livetest.Start(t, "--attach", mode, "--json", "-p", self, "--min-latency", "50ms")
 			slower := livetest.Start(t, "--attach", mode, "--latency", "-p", self, "--min-latency", "600s")
 			slow.Ready()
@@ -385,7 +348,7 @@ func TestKernelMinLatency(t *testing.T) {
 				t.Errorf("status %d, and opens of 10 minutes: %s%s", res.Status, res.Stdout, res.Stderr)
 			}
 			readers := 0
-			for _, r := range a.rows(t, slow.Stop(), 0) {
+			for _, r := range rows(t, a, slow.Stop(), 0) {
 				if time.Duration(*r.LatencyNs) < wait {
 					t.Errorf("an open of %s in %d ns", r.path(), *r.LatencyNs)
 				}
@@ -394,7 +357,7 @@ func TestKernelMinLatency(t *testing.T) {
 				}
 			}
 			if readers != times {
-				a.errorf("%d of %d opens that waited", readers, times)
+				a.Errorf("%d of %d opens that waited", readers, times)
 			}
 		})
 	})

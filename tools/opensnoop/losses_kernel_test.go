@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -15,34 +14,6 @@ import (
 
 	"github.com/gobcc/gobcc/internal/common/livetest"
 )
-
-var (
-	lostText     = regexp.MustCompile(`lost (\d+) events:`)
-	possiblyText = regexp.MustCompile(`may have lost up to (\d+) events`)
-)
-
-// lostIn gives the last that a tool said of losses on standard error.
-func lostIn(stderr string) (lost, possibly uint64) {
-	for line := range strings.Lines(stderr) {
-		if m := lostText.FindStringSubmatch(line); m != nil {
-			lost, _ = strconv.ParseUint(m[1], 10, 64)
-		}
-		if m := possiblyText.FindStringSubmatch(line); m != nil {
-			possibly, _ = strconv.ParseUint(m[1], 10, 64)
-		}
-	}
-	return lost, possibly
-}
-
-// account checks that shown and lost are all there was. A program on a
-// tracepoint that was skipped for another may have had nothing to report; then
-// the tool says how many these may be.
-func account(t *testing.T, what string, done, shown, lost, possibly uint64) {
-	t.Helper()
-	if sum := shown + lost; sum > done || sum+possibly < done {
-		t.Errorf("%s: %d shown + %d lost is not %d (perhaps %d more were lost)", what, shown, lost, done, possibly)
-	}
-}
 
 // TestKernelThreads opens in 64 threads at the same time, each as often.
 func TestKernelThreads(t *testing.T) {
@@ -78,7 +49,7 @@ func TestKernelThreads(t *testing.T) {
 			}
 		}
 		t.Logf("%d shown, %d lost (%v), perhaps %d more", len(list), last.Lost, last.Causes, last.PossiblyLost)
-		account(t, "64 threads", threads*times, uint64(len(list)), last.Lost, last.PossiblyLost)
+		livetest.Account(t, "64 threads", threads*times, uint64(len(list)), last.Lost, last.PossiblyLost)
 	})
 }
 
@@ -114,10 +85,10 @@ func TestKernelStorm(t *testing.T) {
 			if res.Status != 0 {
 				t.Fatalf("status %d: %s", res.Status, res.Stderr)
 			}
-			lost, possibly := lostIn(res.Stderr)
+			lost, possibly := res.Lost()
 			shown := uint64(len(res.Lines()) - 1)
 			t.Logf("%s: %d shown, %d lost, perhaps %d more", what, shown, lost, possibly)
-			account(t, what, threads*each, shown, lost, possibly)
+			livetest.Account(t, what, threads*each, shown, lost, possibly)
 			if full := strings.Contains(res.Stderr, "ring buffer full"); full != (what == "one page") {
 				t.Errorf("%s, and the ring was full: %t", what, full)
 			}
@@ -142,7 +113,7 @@ func TestKernelStormJSON(t *testing.T) {
 		})
 		res := tool.Stop()
 		list, last := decode(t, res)
-		lost, possibly := lostIn(res.Stderr)
+		lost, possibly := res.Lost()
 		if last.Lost != lost || last.PossiblyLost != possibly || last.Causes["ring_full"] == 0 {
 			t.Errorf("in JSON %d and %d are lost, in words %d and %d", last.Lost, last.PossiblyLost, lost, possibly)
 		}
@@ -153,7 +124,7 @@ func TestKernelStormJSON(t *testing.T) {
 		if sum != last.Lost {
 			t.Errorf("the causes %v are not %d in all", last.Causes, last.Lost)
 		}
-		account(t, "JSON", done, uint64(len(list)), last.Lost, last.PossiblyLost)
+		livetest.Account(t, "JSON", done, uint64(len(list)), last.Lost, last.PossiblyLost)
 	})
 }
 
@@ -223,7 +194,7 @@ func TestKernelBlocked(t *testing.T) {
 		if last.Lost > 0 {
 			t.Errorf("lost %v", last.Causes)
 		}
-		account(t, "blocked opens", waitingThreads, uint64(len(list)), last.Lost, last.PossiblyLost)
+		livetest.Account(t, "blocked opens", waitingThreads, uint64(len(list)), last.Lost, last.PossiblyLost)
 	})
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -74,81 +73,31 @@ type row struct {
 // losses.
 func decode(t *testing.T, res livetest.Result) (list []row, lost row) {
 	t.Helper()
-	for _, line := range res.Lines() {
-		var r row
-		dec := json.NewDecoder(strings.NewReader(line))
-		dec.DisallowUnknownFields()
-		if err := dec.Decode(&r); err != nil {
-			t.Fatalf("not the JSON that was expected: %v: %q", err, line)
-		}
+	for _, r := range livetest.Decode[row](t, res.Lines()) {
 		switch r.Kind {
 		case "open":
 			list = append(list, r)
 		case "lost":
 			lost = r
 		default:
-			t.Fatalf("an object of an unknown kind: %s", line)
+			t.Fatalf("an object of an unknown kind: %+v", r)
 		}
 	}
 	return list, lost
 }
 
-// An attempt is what became of a test that may have been spoilt by lost events.
-type attempt struct {
-	problems []string
-	lost     uint64 // or possibly lost, as the tools say
-}
-
-func (a *attempt) errorf(format string, args ...any) {
-	a.problems = append(a.problems, fmt.Sprintf(format, args...))
-}
-
 // rows gives the rows of a tool that must have ended with that status.
-func (a *attempt) rows(t *testing.T, res livetest.Result, status int) []row {
+func rows(t *testing.T, a *livetest.Attempt, res livetest.Result, status int) []row {
 	t.Helper()
-	if res.Status != status {
-		t.Fatalf("status %d, not %d: %s", res.Status, status, res.Stderr)
-	}
-	list, lost := decode(t, res)
-	a.lost += lost.Lost + lost.PossiblyLost
+	list, _ := decode(t, res.Over(t, status))
+	a.Lost(res)
 	return list
 }
 
-// attempts makes a test that needs all events. Kernels since 7.0 skip a program on
-// a CPU where a task was preempted in it: then the tool says what it lost, or may
-// have lost, and the test is made once more. A tool that says nothing of losses
-// has no such excuse.
-func attempts(t *testing.T, try func(a *attempt)) {
-	t.Helper()
-	for n := 1; ; n++ {
-		a := &attempt{}
-		try(a)
-		if len(a.problems) == 0 {
-			return
-		}
-		if a.lost == 0 || n == 10 {
-			t.Errorf("attempt %d, %d events lost: %s", n, a.lost, strings.Join(a.problems, "\n"))
-			return
-		}
-		t.Logf("attempt %d: up to %d events were lost, as the tools say: %d problems", n, a.lost, len(a.problems))
-	}
-}
+const null = livetest.Null
 
-const null = "<null>"
-
-// exact gives the bytes that a string and its "_bytes" stand for.
-func exact(s *string, b []byte) string {
-	switch {
-	case b != nil:
-		return string(b)
-	case s == nil:
-		return null
-	}
-	return *s
-}
-
-func (r row) path() string { return exact(r.Path, r.PathBytes) }
-func (r row) full() string { return exact(r.FullPath, r.FullBytes) }
+func (r row) path() string { return livetest.Exact(r.Path, r.PathBytes) }
+func (r row) full() string { return livetest.Exact(r.FullPath, r.FullBytes) }
 
 // all says in one text what all keys hold but time and latency.
 func (r row) all() string {
@@ -160,7 +109,7 @@ func (r row) all() string {
 		mode = *r.Mode
 	}
 	return fmt.Sprintf("pid=%d tid=%d ppid=%d uid=%d comm=%q cgroup=%d path=%q full=%q unreadable=%t cut=%t deleted=%t fd=%d errno=%d error=%s flags=%s=%#o mode=%s via=%s",
-		r.PID, r.TID, r.PPID, r.UID, exact(&r.Comm, r.CommBytes), r.CgroupID, r.path(), r.full(), r.Unreadable, r.PathCut, r.Deleted,
+		r.PID, r.TID, r.PPID, r.UID, livetest.Exact(&r.Comm, r.CommBytes), r.CgroupID, r.path(), r.full(), r.Unreadable, r.PathCut, r.Deleted,
 		r.FD, r.Errno, name, strings.Join(r.Flags, "|"), r.FlagsValue, mode, r.Via)
 }
 
@@ -285,7 +234,7 @@ type scene struct {
 func perform(t *testing.T, scenes []scene, args ...string) {
 	t.Helper()
 	problems, skips := map[string][]string{}, map[string]string{}
-	attempts(t, func(a *attempt) {
+	livetest.Attempts(t, func(a *livetest.Attempt) {
 		clear(problems)
 		scripts := make([]*script, len(scenes))
 		cgroup := livetest.OwnCgroup(t).ID
@@ -299,12 +248,12 @@ func perform(t *testing.T, scenes []scene, args ...string) {
 			scripts[i].perform(&scenes[i])
 		}
 		end := time.Now()
-		all := a.rows(t, tool.Stop(), 0)
+		all := rows(t, a, tool.Stop(), 0)
 		for i, s := range scripts {
 			s.check(all, begin, end)
 			problems[scenes[i].name], skips[scenes[i].name] = s.failed, s.skipped
 			if len(s.failed) > 0 {
-				a.errorf("%s", scenes[i].name)
+				a.Errorf("%s", scenes[i].name)
 			}
 		}
 		for _, r := range all {
@@ -465,7 +414,7 @@ func checkStrings(t *testing.T, r row) {
 			rest = rest[n:]
 		}
 		if utf8.Valid(s.bytes) || s.text == nil || *s.text != b.String() {
-			t.Errorf("the bytes %q stand beside %q", s.bytes, exact(s.text, nil))
+			t.Errorf("the bytes %q stand beside %q", s.bytes, livetest.Exact(s.text, nil))
 		}
 	}
 }

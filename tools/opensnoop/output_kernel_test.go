@@ -33,7 +33,7 @@ func TestKernelDuration(t *testing.T) {
 		arg  string
 		want time.Duration
 	}{{"1", time.Second}, {"0.3", 300 * time.Millisecond}, {"700ms", 700 * time.Millisecond}} {
-		attempts(t, func(a *attempt) {
+		livetest.Attempts(t, func(a *livetest.Attempt) {
 			path := filepath.Join(t.TempDir(), "missing")
 			tool := livetest.Start(t, "--json", "-p", fmt.Sprint(os.Getpid()), "-d", d.arg)
 			tool.Ready()
@@ -46,13 +46,13 @@ func TestKernelDuration(t *testing.T) {
 			if took := time.Since(begin); took < d.want-50*time.Millisecond || took > d.want+2*time.Second {
 				t.Errorf("-d %s took %v", d.arg, took)
 			}
-			for _, r := range a.rows(t, res, 0) {
+			for _, r := range rows(t, a, res, 0) {
 				if r.path() == path {
 					n++
 				}
 			}
 			if n != times {
-				a.errorf("%d rows of %d", n, times)
+				a.Errorf("%d rows of %d", n, times)
 			}
 		})
 	}
@@ -62,20 +62,19 @@ func TestKernelDuration(t *testing.T) {
 func TestKernelSignals(t *testing.T) {
 	livetest.NeedFast(t)
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
-		attempts(t, func(a *attempt) {
+		livetest.Attempts(t, func(a *livetest.Attempt) {
 			path := filepath.Join(t.TempDir(), "missing")
 			tool := livetest.Start(t, "--path-prefix", path)
 			tool.Ready()
 			openMany(path, 1000*times)
 			tool.Signal(sig)
 			res := tool.Wait()
-			lost, possibly := lostIn(res.Stderr)
-			a.lost += lost + possibly
+			a.Lost(res)
 			if res.Status != cli.Done {
 				t.Errorf("%v: status %d: %s", sig, res.Status, res.Stderr)
 			}
 			if n := len(res.Lines()) - 1; n != 1000*times {
-				a.errorf("%v: %d rows of %d", sig, n, 1000*times)
+				a.Errorf("%v: %d rows of %d", sig, n, 1000*times)
 			}
 		})
 	}
@@ -213,7 +212,7 @@ func TestKernelSummary(t *testing.T) {
 		if err := os.WriteFile(there, nil, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		attempts(t, func(a *attempt) {
+		livetest.Attempts(t, func(a *livetest.Attempt) {
 			tool := livetest.Start(t, "--attach", mode, "--summary", "--path-prefix", dir)
 			tool.Ready()
 			openMany(often, 3*times)
@@ -227,11 +226,10 @@ func TestKernelSummary(t *testing.T) {
 			}
 			openMany(there, 2*times)
 			res := tool.Stop()
-			lost, possibly := lostIn(res.Stderr)
-			a.lost += lost + possibly
+			a.Lost(res)
 			lines := res.Lines()
 			if res.Status != 0 || len(lines) != 4 || lines[0] != "   OPENS   FAILED   AVG(us)   MAX(us) PID    COMM             PATH" {
-				a.errorf("status %d: %s%s", res.Status, res.Stdout, res.Stderr)
+				a.Errorf("status %d: %s%s", res.Status, res.Stdout, res.Stderr)
 				return
 			}
 			for i, want := range []struct {
@@ -244,7 +242,7 @@ func TestKernelSummary(t *testing.T) {
 				n, err := fmt.Sscanf(lines[i+1], "%d %d %f %f %d %s %s", &opens, &failed, &average, &longest, &pid, &comm, &path)
 				if n != 7 || opens != want.opens || failed != want.failed || path != want.path || pid != os.Getpid() ||
 					average <= 0 || average > longest {
-					a.errorf("line %d, of %+v: %s (%v)", i, want, lines[i+1], err)
+					a.Errorf("line %d, of %+v: %s (%v)", i, want, lines[i+1], err)
 				}
 			}
 		})

@@ -126,19 +126,19 @@ func TestKernelBTF(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	attempts(t, func(a *attempt) {
+	livetest.Attempts(t, func(a *livetest.Attempt) {
 		path := filepath.Join(dir, "missing")
 		tool := livetest.Start(t, "--btf", file, "--json", "-p", fmt.Sprint(os.Getpid()))
 		tool.Ready()
 		openMany(path, times)
 		n := 0
-		for _, r := range a.rows(t, tool.Stop(), 0) {
+		for _, r := range rows(t, a, tool.Stop(), 0) {
 			if r.path() == path && r.Errno == int(unix.ENOENT) {
 				n++
 			}
 		}
 		if n != times {
-			a.errorf("%d rows of %d", n, times)
+			a.Errorf("%d rows of %d", n, times)
 		}
 	})
 	refused(t, cli.BadUsage, livetest.Run(t, "--btf", cut), "--btf", cut)

@@ -2,12 +2,35 @@ package paths
 
 import (
 	"bytes"
+	"maps"
+	"os"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
 )
+
+// The marks are those of paths.bpf.h, all of them.
+func TestMarks(t *testing.T) {
+	header, err := os.ReadFile("../../../bpf/headers/paths.bpf.h")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, m := range regexp.MustCompile(`(PATH_[A-Z_]+) = (\d+),`).FindAllStringSubmatch(string(header), -1) {
+		got[m[1]] = m[2]
+	}
+	want := map[string]string{}
+	for name, mark := range map[string]Marks{"PATH_CUT": Cut, "PATH_DELETED": Deleted, "PATH_UNREACHABLE": Unreachable, "PATH_WHOLE_FS": WholeFS} {
+		want[name] = strconv.Itoa(int(mark))
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("%v in C, and %v in Go", got, want)
+	}
+}
 
 func TestJoin(t *testing.T) {
 	for _, test := range []struct{ names, want string }{
