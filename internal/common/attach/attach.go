@@ -5,7 +5,7 @@
 // hook and its kind: openat_fexit, openat_kretprobe, sys_exit_tp. Tracepoint
 // programs come as a pair: NAME_tp (tp_btf, which reads kernel memory directly)
 // and NAME_raw (a raw tracepoint, for kernels without BTF of their own); a tool
-// names them NAME.
+// names them NAME. A program that the tool itself calls is named NAME_call.
 package attach
 
 import (
@@ -54,7 +54,10 @@ type Choice struct {
 	// Needs are those among Programs without which the choice is none. Another
 	// whose function this kernel does not have is left out: nothing can call it.
 	Needs []string
-	Blind []string // what this way can't show, a phrase each
+	// Repeatable are those among Programs that may run several times for one event
+	// without harm: they get spares where the kernel may skip programs.
+	Repeatable []string
+	Blind      []string // what this way can't show, a phrase each
 }
 
 // Choose makes the choice of a mode whose programs are named for hooks: with
@@ -87,7 +90,10 @@ type Result struct {
 	LeftOut []string  // functions that this kernel does not have
 	Refused []Refusal // the better ways, and why they were not taken
 	Blind   []string  // what can't be seen this way, Sees among it if there is no way
-	chosen  []string  // the programs
+	Spares  int       // further copies of each program that may have some
+
+	chosen     []string // the programs
+	repeatable []string // those among them that get spares
 }
 
 // Refusal is a way that could not be taken.
@@ -122,6 +128,7 @@ func (k *Kernel) Open(spec *ebpf.CollectionSpec, hooks []Hook, opts Options) (*S
 		return nil, err
 	}
 	prune(spec, results)
+	addSpares(spec, results)
 	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
 		MapReplacements: opts.Maps,
 		Cache:           k.cache,
@@ -200,6 +207,10 @@ func (k *Kernel) plan(spec *ebpf.CollectionSpec, hook *Hook, mode Mode) Result {
 			continue
 		}
 		r.Mode, r.chosen, r.LeftOut, r.Blind = modeOf(spec, chosen), chosen, leftOut, c.Blind
+		r.repeatable = k.repeatable(spec, &c, chosen)
+		if len(r.repeatable) > 0 {
+			r.Spares = copies - 1
+		}
 		return r
 	}
 	r.Blind = []string{hook.Sees}
@@ -229,6 +240,20 @@ func (k *Kernel) take(spec *ebpf.CollectionSpec, c *Choice) (chosen, leftOut []s
 		return nil, nil, errNoFunction
 	}
 	return chosen, leftOut, k.try(spec.Programs[chosen[0]])
+}
+
+// repeatable picks the programs that are to have spares.
+func (k *Kernel) repeatable(spec *ebpf.CollectionSpec, c *Choice, chosen []string) []string {
+	var list []string
+	if !k.preempts {
+		return nil
+	}
+	for _, name := range c.Repeatable {
+		if p, err := k.program(spec, name); err == nil && slices.Contains(chosen, p.Name) {
+			list = append(list, p.Name)
+		}
+	}
+	return list
 }
 
 // program finds a program by the name a tool gives it.
@@ -297,6 +322,9 @@ func (s *Set) attach(spec *ebpf.CollectionSpec) error {
 	var mu sync.Mutex
 	var errs []error
 	for name, prog := range s.Programs {
+		if called(spec.Programs[name]) {
+			continue
+		}
 		wg.Go(func() {
 			l, err := attachOne(spec.Programs[name], prog)
 			mu.Lock()
@@ -334,23 +362,6 @@ func (s *Set) Detach() {
 	}
 	wg.Wait()
 	s.links = nil
-}
-
-// Missed is how many times the kernel did not run a program because it was
-// running already on that CPU: some task was preempted in it (since 5.12; before,
-// the kernel does not tell). None is certain to be an event missed: the program
-// might have had nothing to report, since the task that it was skipped for may be
-// one that no filter lets through. A kretprobe that was skipped is found out
-// otherwise, by the call that has begun and not ended.
-func (s *Set) Missed() uint64 {
-	var n uint64
-	for name, p := range s.Programs {
-		stats, err := p.Stats()
-		if err == nil && !strings.HasSuffix(name, "_kretprobe") {
-			n += stats.RecursionMisses
-		}
-	}
-	return n
 }
 
 // Close detaches and frees everything.

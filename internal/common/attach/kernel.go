@@ -23,13 +23,18 @@ type Kernel struct {
 	types    *btf.Spec // the kernel's, or external
 	external *btf.Spec // from --btf
 	native   bool      // the kernel has BTF of its own
+	preempts bool      // a task may be preempted within a program
 	tried    map[string]error
 }
 
 // Open reads the kernel's types, from a file if one is given. Such a kernel is
 // taken to have none of its own, which leaves kprobes and raw tracepoints.
 func Open(btfFile string) (*Kernel, error) {
-	k := &Kernel{cache: btf.NewCache(), tried: map[string]error{}}
+	preempts, err := preempts()
+	if err != nil {
+		return nil, err
+	}
+	k := &Kernel{cache: btf.NewCache(), preempts: preempts, tried: map[string]error{}}
 	if btfFile == "" {
 		types, err := k.cache.Kernel()
 		if err != nil {
@@ -101,6 +106,9 @@ func kindOfProgram(p *ebpf.ProgramSpec) diagnose.Kind {
 
 // check compares what a program hooks with what this kernel has.
 func (k *Kernel) check(spec *ebpf.CollectionSpec, p *ebpf.ProgramSpec) error {
+	if called(p) {
+		return nil
+	}
 	want, err := declared(spec, p.AttachTo)
 	if err != nil {
 		return err

@@ -40,6 +40,12 @@ func checkObjectProgram(t *testing.T, spec *ebpf.CollectionSpec, name string, p 
 	}
 	section, _, _ := strings.Cut(p.SectionName, "/")
 	suffix := suffixes[section]
+	if called(p) {
+		if !strings.HasSuffix(name, calledSuffix) {
+			t.Errorf("%s is in section %s", name, p.SectionName)
+		}
+		return
+	}
 	if suffix == "" || !strings.HasSuffix(name, suffix) {
 		t.Errorf("%s is in section %s", name, p.SectionName)
 	}

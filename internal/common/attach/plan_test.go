@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -242,6 +243,113 @@ func TestPlanSaysWhatIsHidden(t *testing.T) {
 		if got := strings.Join(results[i].Blind, ", "); got != want {
 			t.Errorf("%s is blind to %q, not %q", results[i].Hook.Name, got, want)
 		}
+	}
+}
+
+// What may run several times for one event gets spares where the kernel may skip a
+// program, and nowhere else.
+func TestSpares(t *testing.T) {
+	for _, test := range []struct {
+		preempts   bool
+		mode       Mode
+		repeatable [2][]string // of the hooks
+		want       string
+	}{
+		{true, Auto, [2][]string{}, "a_fexit b_fexit extra_tp"},
+		{false, Auto, [2][]string{{"a_fexit", "b_fexit"}, {"extra"}}, "a_fexit b_fexit extra_tp"},
+		{true, Auto, [2][]string{{"a_fexit"}, {"extra"}}, "a_fexit a_fexit.2 a_fexit.3 a_fexit.4 b_fexit extra_tp extra_tp.2 extra_tp.3 extra_tp.4"},
+		{true, Tracepoint, [2][]string{{"a_fexit"}, {"extra"}}, "exit_tp extra_tp extra_tp.2 extra_tp.3 extra_tp.4"},
+	} {
+		k, spec, hooks := fullKernel(t), toolSpec(t), toolHooks()
+		k.preempts = test.preempts
+		for i := range hooks {
+			hooks[i].Choices[0].Repeatable = test.repeatable[i]
+		}
+		results, err := k.Plan(spec, hooks, test.mode)
+		if err != nil {
+			t.Fatal(err)
+		}
+		prune(spec, results)
+		addSpares(spec, results)
+		if got := strings.Join(slices.Sorted(maps.Keys(spec.Programs)), " "); got != test.want {
+			t.Errorf("%+v: programs %s", test, got)
+		}
+		for i, r := range results {
+			if want := strings.Contains(test.want, r.chosen[0]+".2"); (r.Spares == copies-1) != want || (r.Spares == 0) == want {
+				t.Errorf("%+v: hook %d has %d spares", test, i, r.Spares)
+			}
+		}
+		for name, p := range spec.Programs {
+			if p.Name != name || p.AttachTo != spec.Programs[original(name)].AttachTo {
+				t.Errorf("program %s is named %s and hooks %s", name, p.Name, p.AttachTo)
+			}
+		}
+	}
+}
+
+// A kernel without types of its own has spares too.
+func TestSparesOfRawTracepoints(t *testing.T) {
+	k, spec, hooks := fullKernel(t), toolSpec(t), toolHooks()
+	k.native, k.preempts = false, true
+	hooks[1].Choices[0].Repeatable = []string{"extra"}
+	results, err := k.Plan(spec, hooks, Auto)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := results[1]; !slices.Equal(r.repeatable, []string{"extra_raw"}) {
+		t.Errorf("%v has spares", r.repeatable)
+	}
+}
+
+func TestCanPreempt(t *testing.T) {
+	for version, want := range map[string]bool{
+		"#1 SMP PREEMPT_DYNAMIC Debian 6.12.38-1 (2025-07-16)": true,
+		"#1 SMP PREEMPT Debian 7.0-1":                          true,
+		"#1 SMP PREEMPT_RT Debian 6.1.1":                       true,
+		"#1 SMP Debian 5.10.237-1 (2025-05-19)":                false,
+		"":                                                     false,
+	} {
+		if canPreempt(version) != want {
+			t.Errorf("%q: %v", version, !want)
+		}
+	}
+}
+
+// An event is missed only if all copies were skipped for it.
+func TestMissed(t *testing.T) {
+	counts := map[string]Count{}
+	for _, p := range []struct {
+		name                  string
+		misses, runs, runtime uint64
+	}{
+		{"exec_tp", 7, 100, 1000}, {"exec_tp.2", 3, 104, 100}, {"exec_tp.3", 5, 102, 100}, // at most 3
+		{"exit_tp", 0, 9, 1}, {"exit_tp.2", 1000, 1, 1}, // none
+		{"sys_exit_tp", 11, 5, 5},     // without spares
+		{"execve_kretprobe", 8, 1, 1}, // found out otherwise
+		{"times_call", 9, 1, 1},       // called anew
+	} {
+		stats := ebpf.ProgramStats{RecursionMisses: p.misses, RunCount: p.runs, Runtime: time.Duration(p.runtime)}
+		counts[original(p.name)] = counts[original(p.name)].add(&stats)
+	}
+	if got := missed(counts); got != 3+11 {
+		t.Errorf("%d events are possibly missed, not 14: %+v", got, counts)
+	}
+	if got, want := counts["exec_tp"], (Count{Copies: 3, Runs: 104, Runtime: 1200, Missed: 3}); got != want {
+		t.Errorf("%+v, not %+v", got, want)
+	}
+}
+
+// What the tool itself calls is asked of no tracepoint.
+func TestPlanOfCalledPrograms(t *testing.T) {
+	spec := toolSpec(t)
+	spec.Programs["do_call"] = rawTP("do_call", calledTarget)
+	hooks := []Hook{{Name: "h", Choices: []Choice{{Mode: Auto, Programs: []string{"extra", "do_call"}, Needs: []string{"extra", "do_call"}}}}}
+	results, err := fullKernel(t).Plan(spec, hooks, Auto)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := outcome(results); got != "h=tracepoint[extra_tp do_call]" {
+		t.Errorf("got %s", got)
 	}
 }
 

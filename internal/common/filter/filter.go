@@ -109,7 +109,7 @@ func (f *Filter) Hooks(exits bool) []attach.Hook {
 	}
 	return []attach.Hook{{
 		Name: "follow", Sees: sees,
-		Choices: []attach.Choice{{Mode: attach.Auto, Programs: programs, Needs: programs}},
+		Choices: []attach.Choice{{Mode: attach.Auto, Programs: programs, Needs: programs, Repeatable: programs}},
 	}}
 }
 

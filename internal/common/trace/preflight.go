@@ -19,6 +19,9 @@ func describe(res *attach.Result) []string {
 	} else {
 		lines = append(lines, fmt.Sprintf("%s: by %s", res.Hook.Name, res.Mode))
 	}
+	if res.Spares > 0 {
+		lines = append(lines, fmt.Sprintf("%s: with %d spares, as this kernel may skip a program that a task was preempted in", res.Hook.Name, res.Spares))
+	}
 	for _, f := range res.Refused {
 		lines = append(lines, fmt.Sprintf("%s: not by %s: %v", res.Hook.Name, f.Mode, f.Err))
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -47,20 +48,23 @@ func (s *statistics) report(r *Run) error {
 	say := func(format string, args ...any) {
 		fmt.Fprintf(&b, "%s: "+format+"\n", append([]any{r.env.Name}, args...)...)
 	}
-	var names []string
-	for name := range r.set.Programs {
-		names = append(names, name)
+	counts, err := r.set.Counts()
+	if err != nil {
+		return fmt.Errorf("--stats: %w", err)
 	}
-	slices.Sort(names)
-	for _, name := range names {
-		stats, err := r.set.Programs[name].Stats()
-		if err != nil {
-			return fmt.Errorf("--stats: read those of program %s: %w", name, err)
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
+		c := counts[name]
+		if c.Runs == 0 {
+			continue
 		}
-		if stats.RunCount > 0 {
-			say("program %s ran %d times, %d ns each, %v in all", name, stats.RunCount,
-				uint64(stats.Runtime)/stats.RunCount, stats.Runtime.Round(time.Microsecond))
+		if c.Copies > 1 {
+			name += fmt.Sprintf(" and %d spares", c.Copies-1)
 		}
+		text := fmt.Sprintf("program %s ran %d times, %d ns each, %v in all", name, c.Runs, uint64(c.Runtime)/c.Runs, c.Runtime.Round(time.Microsecond))
+		if c.Missed > 0 {
+			text += fmt.Sprintf(", and may have been skipped %d times", c.Missed)
+		}
+		say("%s", text)
 	}
 	cpu := time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 	say("the tool took %v of CPU time in %v, and at most %d KiB of memory (%s)", cpu.Round(time.Microsecond),

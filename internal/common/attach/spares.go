@@ -1,0 +1,106 @@
+package attach
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// copies is how many times a program that may have spares is attached. The kernel
+// skips a program on a CPU where some task was preempted in it, as may happen in
+// fentry programs since 5.12 and in those on tracepoints since 7.0. A copy of it is another
+// program, so that an event is missed only if a task was preempted in each of them,
+// all on one CPU at the same time.
+const copies = 4
+
+// preempts reports whether the running kernel may preempt a task within a program.
+// Whether it does is a matter of its boot parameters and of its age too, but a
+// spare that is never needed only costs a little.
+func preempts() (bool, error) {
+	var uts unix.Utsname
+	if err := unix.Uname(&uts); err != nil {
+		return false, fmt.Errorf("ask for the kernel's version: %w", err)
+	}
+	return canPreempt(unix.ByteSliceToString(uts.Version[:])), nil
+}
+
+// canPreempt tells by what uname -v says: "#1 SMP PREEMPT_DYNAMIC Debian 7.0-1".
+func canPreempt(version string) bool { return strings.Contains(version, "PREEMPT") }
+
+// addSpares adds copies of the programs that may have some to spec.
+func addSpares(spec *ebpf.CollectionSpec, results []Result) {
+	for _, r := range results {
+		for _, name := range r.repeatable {
+			for i := 2; i <= copies; i++ {
+				spare := spec.Programs[name].Copy()
+				spare.Name = fmt.Sprintf("%s.%d", name, i)
+				spec.Programs[spare.Name] = spare
+			}
+		}
+	}
+}
+
+// original is the name of the program that a program is a spare of, or its own.
+func original(name string) string {
+	name, _, _ = strings.Cut(name, ".")
+	return name
+}
+
+// A Count is the kernel's account of a program and its spares.
+type Count struct {
+	Copies  int    // 1 if it has no spares
+	Runs    uint64 // of the copy that ran most often; 0 unless statistics are on
+	Runtime time.Duration
+	// Missed is how many events it was skipped for at most, with all its spares: one
+	// copy that ran is enough.
+	Missed uint64
+}
+
+// add takes another copy into account.
+func (c Count) add(s *ebpf.ProgramStats) Count {
+	missed := s.RecursionMisses
+	if c.Copies > 0 {
+		missed = min(missed, c.Missed)
+	}
+	return Count{c.Copies + 1, max(c.Runs, s.RunCount), c.Runtime + s.Runtime, missed}
+}
+
+// Counts gives the accounts of the programs by name.
+func (s *Set) Counts() (map[string]Count, error) {
+	counts := map[string]Count{}
+	var errs []error
+	for name, p := range s.Programs {
+		stats, err := p.Stats()
+		if err != nil {
+			errs = append(errs, fmt.Errorf("read the account of program %s: %w", name, err))
+			continue
+		}
+		counts[original(name)] = counts[original(name)].add(stats)
+	}
+	return counts, errors.Join(errs...)
+}
+
+// Missed is how many times at most the kernel did not run a program, nor any spare
+// of it, because all were running already on that CPU: tasks were preempted in them
+// (since 5.12; before, the kernel does not tell). None is certain to be an event
+// missed: the program might have had nothing to report, since the task that it was
+// skipped for may be one that no filter lets through. A kretprobe that was skipped
+// is found out otherwise, by the call that has begun and not ended.
+func (s *Set) Missed() uint64 {
+	counts, _ := s.Counts() // what can't be read is not known to be missed
+	return missed(counts)
+}
+
+func missed(counts map[string]Count) uint64 {
+	var n uint64
+	for name, c := range counts {
+		if !strings.HasSuffix(name, "_kretprobe") && !strings.HasSuffix(name, calledSuffix) {
+			n += c.Missed
+		}
+	}
+	return n
+}
