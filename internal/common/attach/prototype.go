@@ -51,7 +51,11 @@ func samePrototype(want, have *btf.FuncProto, prefix bool) error {
 		return fmt.Errorf("%d arguments instead of %d", len(have.Params), len(want.Params))
 	}
 	for i := range want.Params {
-		if w, h := describe(want.Params[i].Type), describe(have.Params[i].Type); w != h {
+		w, h := describe(want.Params[i].Type), describe(have.Params[i].Type)
+		if w == anyPointer && isPointer(have.Params[i].Type) {
+			continue
+		}
+		if w != h {
 			return fmt.Errorf("argument %d is %s instead of %s", i+1, h, w)
 		}
 	}
@@ -74,7 +78,7 @@ func describe(t btf.Type) string {
 		case *btf.Fwd:
 			return target.Kind.String() + " " + essential(target.Name) + " *"
 		}
-		return "pointer"
+		return anyPointer
 	case *btf.Int:
 		if t.Encoding == btf.Bool {
 			return "bool"
@@ -90,6 +94,15 @@ func describe(t btf.Type) string {
 	default:
 		return t.TypeName()
 	}
+}
+
+// anyPointer describes a pointer to what is no struct or union. A program that takes
+// a void * does not mind what it points to.
+const anyPointer = "pointer"
+
+func isPointer(t btf.Type) bool {
+	_, ok := btf.UnderlyingType(t).(*btf.Pointer)
+	return ok
 }
 
 // essential cuts the ___suffix that CO-RE ignores as well.
