@@ -17,6 +17,7 @@ import (
 const (
 	SetupSQPoll = 1 << 1 // a kernel thread takes what is submitted
 
+	uringOpConnect     = 16
 	uringOpOpenat      = 18
 	uringOpOpenat2     = 28
 	uringAsync         = 1 << 4 // IOSQE_ASYNC
@@ -30,7 +31,7 @@ const (
 // ErrNoURing is why NewURing fails where io_uring is absent or switched off.
 var ErrNoURing = errors.New("no io_uring here")
 
-// URingEntries is how many opens a URing takes in one batch.
+// URingEntries is how many requests a URing takes in one batch.
 const URingEntries = 256
 
 // A URing is an io_uring. It is for one goroutine at a time.
@@ -200,20 +201,11 @@ func first(results []int, err error) (int, error) {
 // error is for the ring itself. Some kernels before 5.12 refuse to open files for a
 // ring with SetupSQPoll: the results are -EINVAL there.
 func (r *URing) Submit(openings ...Opening) ([]int, error) {
-	if len(openings) > len(r.entries) {
-		return nil, fmt.Errorf("%d opens for an io_uring of %d entries", len(openings), len(r.entries))
-	}
-	// The thread that submits is the one that a tracer may see.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	var pinned runtime.Pinner
 	defer pinned.Unpin()
-	tail := *r.submitTail // Only we write it.
-	for i := range openings {
+	return r.submit(len(openings), func(i int, e *uringEntry) {
 		o := &openings[i]
-		place := (tail + uint32(i)) & r.submitMask
-		e := &r.entries[place]
-		*e = uringEntry{opcode: uringOpOpenat, fd: int32(o.Dirfd), len: o.Mode, openFlags: uint32(o.Flags), userData: uint64(i)}
+		*e = uringEntry{opcode: uringOpOpenat, fd: int32(o.Dirfd), len: o.Mode, openFlags: uint32(o.Flags)}
 		if o.Name != nil {
 			pinned.Pin(o.Name)
 			e.addr = uint64(pointer(o.Name))
@@ -226,21 +218,52 @@ func (r *URing) Submit(openings ...Opening) ([]int, error) {
 		if o.Async {
 			e.flags = uringAsync
 		}
+	})
+}
+
+// Connect connects all of these sockets to an address, as SockaddrBytes gives it, with
+// one io_uring_enter; otherwise it is as Submit. async has worker threads make the
+// connections.
+func (r *URing) Connect(addr []byte, async bool, sockets ...int) ([]int, error) {
+	var pinned runtime.Pinner
+	defer pinned.Unpin()
+	pinned.Pin(&addr[0])
+	return r.submit(len(sockets), func(i int, e *uringEntry) {
+		*e = uringEntry{opcode: uringOpConnect, fd: int32(sockets[i]), addr: uint64(pointer(&addr[0])), off: uint64(len(addr))}
+		if async {
+			e.flags = uringAsync
+		}
+	})
+}
+
+// submit makes n requests, which fill describes, and waits for their results.
+func (r *URing) submit(requests int, fill func(i int, e *uringEntry)) ([]int, error) {
+	if requests > len(r.entries) {
+		return nil, fmt.Errorf("%d requests for an io_uring of %d entries", requests, len(r.entries))
+	}
+	// The thread that submits is the one that a tracer may see.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	tail := *r.submitTail // Only we write it.
+	for i := range requests {
+		place := (tail + uint32(i)) & r.submitMask
+		fill(i, &r.entries[place])
+		r.entries[place].userData = uint64(i)
 		r.array[place] = place
 	}
-	atomic.StoreUint32(r.submitTail, tail+uint32(len(openings)))
+	atomic.StoreUint32(r.submitTail, tail+uint32(requests))
 
-	results := make([]int, len(openings))
+	results := make([]int, requests)
 	submitted := 0
-	for done := 0; done < len(openings); done += r.collect(results) {
-		flags, submit := uint(uringEnterEvents), len(openings)-submitted
+	for done := 0; done < requests; done += r.collect(results) {
+		flags, submit := uint(uringEnterEvents), requests-submitted
 		if r.polled {
 			submit = 0
 			if atomic.LoadUint32(r.submitFlags)&uringNeedWakeup != 0 {
 				flags |= uringEnterWakeup
 			}
 		}
-		n, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), uintptr(submit), uintptr(len(openings)-done), uintptr(flags), 0, 0)
+		n, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), uintptr(submit), uintptr(requests-done), uintptr(flags), 0, 0)
 		switch errno {
 		case 0:
 			if !r.polled {
