@@ -5,7 +5,8 @@
 // hook and its kind: openat_fexit, openat_kretprobe, sys_exit_tp. Tracepoint
 // programs come as a pair: NAME_tp (tp_btf, which reads kernel memory directly)
 // and NAME_raw (a raw tracepoint, for kernels without BTF of their own); a tool
-// names them NAME. A program that the tool itself calls is named NAME_call.
+// names them NAME. A program that the tool itself calls is named NAME_call, programs
+// on packets NAME_ingress and NAME_egress.
 package attach
 
 import (
@@ -32,6 +33,10 @@ const (
 	Kprobe     Mode = "kprobe"
 	Tracepoint Mode = "tracepoint"
 )
+
+// Cgroup is the mode of a hook on the packets of all sockets. It is the same beside
+// each of the others, and not one to ask for.
+const Cgroup Mode = "cgroup"
 
 // Modes are the modes in the order of preference: fentry is the cheapest, and
 // tracepoints cost every system call a little.
@@ -202,6 +207,9 @@ func (k *Kernel) plan(spec *ebpf.CollectionSpec, hook *Hook, mode Mode) Result {
 			m := c.Mode
 			if m == Auto {
 				m = Tracepoint
+				if p := spec.Programs[c.Programs[0]]; p != nil && p.Type == ebpf.CGroupSKB {
+					m = Cgroup
+				}
 			}
 			r.Refused = append(r.Refused, Refusal{Mode: m, Err: err})
 			continue
@@ -210,6 +218,9 @@ func (k *Kernel) plan(spec *ebpf.CollectionSpec, hook *Hook, mode Mode) Result {
 		r.repeatable = k.repeatable(spec, &c, chosen)
 		if len(r.repeatable) > 0 {
 			r.Spares = copies - 1
+		}
+		if r.Mode == Cgroup && !wholeMachine() {
+			r.Blind = append(slices.Clone(r.Blind), hook.Sees+", outside of this container")
 		}
 		return r
 	}
@@ -274,6 +285,8 @@ func (k *Kernel) program(spec *ebpf.CollectionSpec, name string) (*ebpf.ProgramS
 // all modes.
 func modeOf(spec *ebpf.CollectionSpec, chosen []string) Mode {
 	switch p := spec.Programs[chosen[0]]; {
+	case p.Type == ebpf.CGroupSKB:
+		return Cgroup
 	case p.Type == ebpf.Kprobe:
 		return Kprobe
 	case p.Type == ebpf.Tracing && p.AttachType != ebpf.AttachTraceRawTp:
@@ -350,6 +363,8 @@ func attachOne(spec *ebpf.ProgramSpec, prog *ebpf.Program) (link.Link, error) {
 		return link.AttachTracing(link.TracingOptions{Program: prog, AttachType: spec.AttachType})
 	case spec.Type == ebpf.RawTracepoint:
 		return link.AttachRawTracepoint(link.RawTracepointOptions{Name: spec.AttachTo, Program: prog})
+	case spec.Type == ebpf.CGroupSKB:
+		return attachCgroup(spec, prog)
 	}
 	return nil, fmt.Errorf("program %s has the unknown type %s", spec.Name, spec.Type)
 }

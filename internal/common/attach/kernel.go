@@ -92,10 +92,17 @@ func (k *Kernel) tracepoint(name string) (*btf.FuncProto, error) {
 }
 
 // targetOf is the function or tracepoint that a program hooks.
-func targetOf(p *ebpf.ProgramSpec) string { return p.AttachTo }
+func targetOf(p *ebpf.ProgramSpec) string {
+	if p.Type == ebpf.CGroupSKB {
+		return "the root of the cgroups"
+	}
+	return p.AttachTo
+}
 
 func kindOfProgram(p *ebpf.ProgramSpec) diagnose.Kind {
 	switch {
+	case p.Type == ebpf.CGroupSKB:
+		return diagnose.Cgroup
 	case p.Type == ebpf.Kprobe:
 		return diagnose.Kprobe
 	case p.Type == ebpf.Tracing && p.AttachType != ebpf.AttachTraceRawTp:
@@ -106,7 +113,7 @@ func kindOfProgram(p *ebpf.ProgramSpec) diagnose.Kind {
 
 // check compares what a program hooks with what this kernel has.
 func (k *Kernel) check(spec *ebpf.CollectionSpec, p *ebpf.ProgramSpec) error {
-	if called(p) {
+	if called(p) || p.Type == ebpf.CGroupSKB { // they hook no function
 		return nil
 	}
 	want, err := declared(spec, p.AttachTo)
@@ -186,12 +193,16 @@ func (k *Kernel) try(p *ebpf.ProgramSpec) error {
 }
 
 func (k *Kernel) tryOnce(p *ebpf.ProgramSpec) error {
-	tried := "try " + strings.SplitN(p.SectionName, "/", 2)[0] + " on " + p.AttachTo
+	tried := "try " + strings.SplitN(p.SectionName, "/", 2)[0] + " on " + targetOf(p)
+	result := int32(0)
+	if p.Type == ebpf.CGroupSKB {
+		result = 1 // lets the packet pass
+	}
 	// As a collection, since only that takes the types that are read already.
 	coll, err := ebpf.NewCollectionWithOptions(&ebpf.CollectionSpec{
 		Programs: map[string]*ebpf.ProgramSpec{"try": {
 			Name: "try", Type: p.Type, AttachType: p.AttachType, AttachTo: p.AttachTo, License: "Dual BSD/GPL",
-			Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
+			Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, result), asm.Return()},
 		}},
 	}, ebpf.CollectionOptions{Cache: k.cache, Programs: ebpf.ProgramOptions{LogDisabled: true}})
 	if err != nil {

@@ -38,7 +38,13 @@ func checkObjectProgram(t *testing.T, spec *ebpf.CollectionSpec, name string, p 
 	suffixes := map[string]string{
 		"fentry": "_fentry", "fexit": "_fexit", "kprobe": "_kprobe", "kretprobe": "_kretprobe", "tp_btf": "_tp", "raw_tp": "_raw",
 	}
-	section, _, _ := strings.Cut(p.SectionName, "/")
+	section, direction, _ := strings.Cut(p.SectionName, "/")
+	if p.Type == ebpf.CGroupSKB {
+		if !strings.HasSuffix(name, "_"+direction) {
+			t.Errorf("%s is in section %s", name, p.SectionName)
+		}
+		return
+	}
 	suffix := suffixes[section]
 	if called(p) {
 		if !strings.HasSuffix(name, calledSuffix) {

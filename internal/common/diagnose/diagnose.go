@@ -78,6 +78,7 @@ const (
 	Map                       // creating a map
 	BTF                       // reading the kernel's BTF, relocating by it
 	Stats                     // turning on the kernel's statistics of BPF programs
+	Cgroup                    // programs on the packets of a cgroup's sockets
 )
 
 // String names the kind as users know it: "fentry program".
@@ -99,6 +100,8 @@ func (k Kind) String() string {
 		return "BTF"
 	case Stats:
 		return "BPF statistics"
+	case Cgroup:
+		return "cgroup program"
 	}
 	return fmt.Sprintf("kind %d", int(k))
 }
@@ -235,6 +238,10 @@ func (s *System) cause(kind Kind, err error) (missing, remedy string) {
 		if unsupported || errors.Is(err, unix.EINVAL) {
 			return "this kernel (" + s.Release + ") does not keep such statistics; they came with Linux 5.8", ""
 		}
+	case Cgroup:
+		if unsupported || errors.Is(err, unix.EINVAL) {
+			return "this kernel (" + s.Release + ") does not run programs on the packets of cgroups (CONFIG_CGROUP_BPF)", ""
+		}
 	case BTF:
 		if unsupported || errors.Is(err, btf.ErrNotFound) {
 			return "this kernel's BTF lacks what the tool needs", "give the BTF of this very kernel with --btf FILE"
@@ -314,6 +321,9 @@ func (s *System) permission(kind Kind) (missing, remedy string) {
 		return "not permitted, " + held + "; a seccomp filter is on, which may be the cause",
 			"run it outside of the container, or with a seccomp profile that allows bpf and perf_event_open"
 	}
+	if kind == Cgroup {
+		return "not permitted, " + held + "; a program that is attached to the root of the cgroups already may allow no other (bpftool cgroup tree shows it)", ""
+	}
 	if kind == Fentry {
 		return "this kernel (" + s.Release + ") refuses fentry programs, " + held, otherMode
 	}
@@ -379,6 +389,8 @@ func needs(kind Kind) []Capability {
 		return []Capability{Bpf}
 	case Stats:
 		return []Capability{SysAdmin}
+	case Cgroup:
+		return []Capability{Bpf, NetAdmin}
 	}
 	return []Capability{Bpf, Perfmon}
 }

@@ -184,6 +184,19 @@ var situations = []struct {
 		"the function is held by a live patch or another tracer [device or resource busy]; use another --attach mode",
 	},
 	{
+		"cgroup program, nobody who may trace", func(s *System) { s.UID, s.Caps = 65534, tracing }, Cgroup, unix.EPERM,
+		"needs CAP_NET_ADMIN [operation not permitted]; run as root, or once as root: setcap cap_bpf,cap_net_admin+ep /usr/sbin/opensnoop",
+	},
+	{
+		"cgroup program beside one that wants to be alone", func(s *System) {}, Cgroup, unix.EPERM,
+		"not permitted, although CAP_BPF and CAP_NET_ADMIN are there; a program that is attached to the root of the cgroups already may allow no other " +
+			"(bpftool cgroup tree shows it) [operation not permitted]",
+	},
+	{
+		"cgroup program on a kernel without", func(s *System) {}, Cgroup, unix.EINVAL,
+		"this kernel (6.1.0-30-amd64) does not run programs on the packets of cgroups (CONFIG_CGROUP_BPF) [invalid argument]",
+	},
+	{
 		"fentry without BTF", func(s *System) { s.BTF = No }, Fentry, fmt.Errorf("no BTF found: %w", ebpf.ErrNotSupported),
 		"this kernel has no BTF (no /sys/kernel/btf/vmlinux: CONFIG_DEBUG_INFO_BTF); use --attach kprobe or tracepoint, with --btf FILE",
 	},

@@ -65,6 +65,7 @@ type Capability uint
 // The capabilities that tracing may take.
 const (
 	DacReadSearch Capability = unix.CAP_DAC_READ_SEARCH
+	NetAdmin      Capability = unix.CAP_NET_ADMIN
 	SysPtrace     Capability = unix.CAP_SYS_PTRACE
 	SysAdmin      Capability = unix.CAP_SYS_ADMIN
 	SysResource   Capability = unix.CAP_SYS_RESOURCE
@@ -77,6 +78,8 @@ func (c Capability) String() string {
 	switch c {
 	case DacReadSearch:
 		return "CAP_DAC_READ_SEARCH"
+	case NetAdmin:
+		return "CAP_NET_ADMIN"
 	case SysPtrace:
 		return "CAP_SYS_PTRACE"
 	case SysAdmin:
