@@ -48,13 +48,20 @@ static __always_inline int count_lost(enum lost_cause cause)
 	return 0;
 }
 
-/* Sends a record of len bytes, or counts it as lost. Returns 0, or a negative errno. */
-static __always_inline long event_send(void *record, __u64 len)
+/* How a record of len bytes that is about to be sent is to wake the reader. */
+static __always_inline __u64 event_wakeup(__u64 len)
 {
 	__u64 waiting = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA);
 	bool crosses = (waiting >> ring_wakeup_shift) != ((waiting + len) >> ring_wakeup_shift);
-	long err = bpf_ringbuf_output(&events, record, len,
-				      crosses ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
+
+	return crosses ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
+}
+
+/* Sends a record of len bytes, or counts it as lost. Returns 0, or a negative errno. */
+static __always_inline long event_send(void *record, __u64 len)
+{
+	__u64 wakeup = event_wakeup(len);
+	long err = bpf_ringbuf_output(&events, record, len, wakeup);
 
 	if (err)
 		count_lost(LOST_RING_FULL);

@@ -61,6 +61,16 @@ enum {
 	BPF_RB_AVAIL_DATA = 0,
 };
 
+/* What a program on a packet is given: an interface of the kernel, which keeps its layout. */
+struct __sk_buff {
+	__u32 len;
+	__u32 unused_1[18];
+	__u32 data, data_end; /* 32 bits, and yet pointers */
+	__u32 unused_2[11];
+	__u32 remote_port; /* of the socket; in network byte order, in the upper half */
+	__u32 local_port;  /* of the socket; in host byte order */
+};
+
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 #if defined(__TARGET_ARCH_x86)
