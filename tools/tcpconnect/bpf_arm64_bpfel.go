@@ -13,6 +13,29 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type bpfAttempt struct {
+	_           structs.HostLayout
+	Kind        uint32
+	Error       int32
+	TimeNs      uint64
+	LatencyNs   uint64
+	CgroupId    uint64
+	Pid         uint32
+	Tid         uint32
+	Uid         uint32
+	Netns       uint32
+	Retransmits uint32
+	Sport       uint16
+	Dport       uint16
+	Result      uint8
+	Via         uint8
+	Marks       uint8
+	Unused      [5]uint8
+	Saddr       [16]uint8
+	Daddr       [16]uint8
+	Comm        [16]uint8
+}
+
 type bpfDnsMark uint32
 
 const (
@@ -37,17 +60,107 @@ type bpfDnsPacket struct {
 	Unused     uint8
 }
 
+type bpfKind uint32
+
+const (
+	bpfKindKIND_ATTEMPT bpfKind = 0
+	bpfKindKIND_DNS     bpfKind = 1
+)
+
+type bpfMark uint32
+
+const (
+	bpfMarkMARK_COMPAT     bpfMark = 1
+	bpfMarkMARK_NO_SOURCE  bpfMark = 2
+	bpfMarkMARK_NO_LATENCY bpfMark = 4
+)
+
+type bpfResult uint32
+
+const (
+	bpfResultRESULT_PENDING bpfResult = 0
+	bpfResultRESULT_OK      bpfResult = 1
+	bpfResultRESULT_FAILED  bpfResult = 2
+	bpfResultRESULT_ABORTED bpfResult = 3
+)
+
+type bpfVia uint32
+
+const (
+	bpfViaVIA_CONNECT  bpfVia = 0
+	bpfViaVIA_FASTOPEN bpfVia = 1
+	bpfViaVIA_MPTCP    bpfVia = 2
+	bpfViaVIA_IO_URING bpfVia = 3
+	bpfViaVIA_KERNEL   bpfVia = 4
+)
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	bpfMapDnsLost         = "dns_lost"
-	bpfMapEvents          = "events"
-	bpfMapLost            = "lost"
-	bpfProgDnsEgress      = "dns_egress"
-	bpfProgDnsIngress     = "dns_ingress"
-	bpfVarDnsTypes        = "dns_types"
-	bpfVarRingWakeupShift = "ring_wakeup_shift"
+	bpfMapAttempts           = "attempts"
+	bpfMapBackgroundFailures = "background_failures"
+	bpfMapCalls              = "calls"
+	bpfMapCgroupMap          = "cgroup_map"
+	bpfMapCgroups            = "cgroups"
+	bpfMapDaddrs             = "daddrs"
+	bpfMapDnsLost            = "dns_lost"
+	bpfMapEvents             = "events"
+	bpfMapLost               = "lost"
+	bpfMapMntnsMap           = "mntns_map"
+	bpfMapPids               = "pids"
+	bpfMapRefusals           = "refusals"
+	bpfMapSaddrs             = "saddrs"
+	bpfProgConnect4Fentry    = "connect4_fentry"
+	bpfProgConnect4Fexit     = "connect4_fexit"
+	bpfProgConnect4Kprobe    = "connect4_kprobe"
+	bpfProgConnect4Kretprobe = "connect4_kretprobe"
+	bpfProgConnect6Fentry    = "connect6_fentry"
+	bpfProgConnect6Fexit     = "connect6_fexit"
+	bpfProgConnect6Kprobe    = "connect6_kprobe"
+	bpfProgConnect6Kretprobe = "connect6_kretprobe"
+	bpfProgDnsEgress         = "dns_egress"
+	bpfProgDnsIngress        = "dns_ingress"
+	bpfProgFollowExitRaw     = "follow_exit_raw"
+	bpfProgFollowExitTp      = "follow_exit_tp"
+	bpfProgFollowForkRaw     = "follow_fork_raw"
+	bpfProgFollowForkTp      = "follow_fork_tp"
+	bpfProgOutcomeRaw        = "outcome_raw"
+	bpfProgOutcomeTp         = "outcome_tp"
+	bpfProgRefusalFexit      = "refusal_fexit"
+	bpfProgRefusalKretprobe  = "refusal_kretprobe"
+	bpfProgStateRaw          = "state_raw"
+	bpfProgStateTp           = "state_tp"
+	bpfProgSysExitRaw        = "sys_exit_raw"
+	bpfProgSysExitTp         = "sys_exit_tp"
+	bpfVarDnsTypes           = "dns_types"
+	bpfVarFilterCgroupMap    = "filter_cgroup_map"
+	bpfVarFilterCgroups      = "filter_cgroups"
+	bpfVarFilterComm         = "filter_comm"
+	bpfVarFilterCommMask     = "filter_comm_mask"
+	bpfVarFilterCommText     = "filter_comm_text"
+	bpfVarFilterDaddr        = "filter_daddr"
+	bpfVarFilterDaddrOthers  = "filter_daddr_others"
+	bpfVarFilterFailed       = "filter_failed"
+	bpfVarFilterFamily       = "filter_family"
+	bpfVarFilterLatencyNs    = "filter_latency_ns"
+	bpfVarFilterMntnsMap     = "filter_mntns_map"
+	bpfVarFilterNetns        = "filter_netns"
+	bpfVarFilterPids         = "filter_pids"
+	bpfVarFilterPortBits     = "filter_port_bits"
+	bpfVarFilterPorts        = "filter_ports"
+	bpfVarFilterSaddr        = "filter_saddr"
+	bpfVarFilterSaddrOthers  = "filter_saddr_others"
+	bpfVarFilterSelf         = "filter_self"
+	bpfVarFilterTid          = "filter_tid"
+	bpfVarFilterUid          = "filter_uid"
+	bpfVarFilterUidValue     = "filter_uid_value"
+	bpfVarPidNamespaceInode  = "pid_namespace_inode"
+	bpfVarPrototypes         = "prototypes"
+	bpfVarRingWakeupShift    = "ring_wakeup_shift"
+	bpfVarTypes              = "types"
+	bpfVarWantLport          = "want_lport"
+	bpfVarWantOutcome        = "want_outcome"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -92,25 +205,81 @@ type bpfSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfProgramSpecs struct {
-	DnsEgress  *ebpf.ProgramSpec `ebpf:"dns_egress"`
-	DnsIngress *ebpf.ProgramSpec `ebpf:"dns_ingress"`
+	Connect4Fentry    *ebpf.ProgramSpec `ebpf:"connect4_fentry"`
+	Connect4Fexit     *ebpf.ProgramSpec `ebpf:"connect4_fexit"`
+	Connect4Kprobe    *ebpf.ProgramSpec `ebpf:"connect4_kprobe"`
+	Connect4Kretprobe *ebpf.ProgramSpec `ebpf:"connect4_kretprobe"`
+	Connect6Fentry    *ebpf.ProgramSpec `ebpf:"connect6_fentry"`
+	Connect6Fexit     *ebpf.ProgramSpec `ebpf:"connect6_fexit"`
+	Connect6Kprobe    *ebpf.ProgramSpec `ebpf:"connect6_kprobe"`
+	Connect6Kretprobe *ebpf.ProgramSpec `ebpf:"connect6_kretprobe"`
+	DnsEgress         *ebpf.ProgramSpec `ebpf:"dns_egress"`
+	DnsIngress        *ebpf.ProgramSpec `ebpf:"dns_ingress"`
+	FollowExitRaw     *ebpf.ProgramSpec `ebpf:"follow_exit_raw"`
+	FollowExitTp      *ebpf.ProgramSpec `ebpf:"follow_exit_tp"`
+	FollowForkRaw     *ebpf.ProgramSpec `ebpf:"follow_fork_raw"`
+	FollowForkTp      *ebpf.ProgramSpec `ebpf:"follow_fork_tp"`
+	OutcomeRaw        *ebpf.ProgramSpec `ebpf:"outcome_raw"`
+	OutcomeTp         *ebpf.ProgramSpec `ebpf:"outcome_tp"`
+	RefusalFexit      *ebpf.ProgramSpec `ebpf:"refusal_fexit"`
+	RefusalKretprobe  *ebpf.ProgramSpec `ebpf:"refusal_kretprobe"`
+	StateRaw          *ebpf.ProgramSpec `ebpf:"state_raw"`
+	StateTp           *ebpf.ProgramSpec `ebpf:"state_tp"`
+	SysExitRaw        *ebpf.ProgramSpec `ebpf:"sys_exit_raw"`
+	SysExitTp         *ebpf.ProgramSpec `ebpf:"sys_exit_tp"`
 }
 
 // bpfMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
-	DnsLost *ebpf.MapSpec `ebpf:"dns_lost"`
-	Events  *ebpf.MapSpec `ebpf:"events"`
-	Lost    *ebpf.MapSpec `ebpf:"lost"`
+	Attempts           *ebpf.MapSpec `ebpf:"attempts"`
+	BackgroundFailures *ebpf.MapSpec `ebpf:"background_failures"`
+	Calls              *ebpf.MapSpec `ebpf:"calls"`
+	CgroupMap          *ebpf.MapSpec `ebpf:"cgroup_map"`
+	Cgroups            *ebpf.MapSpec `ebpf:"cgroups"`
+	Daddrs             *ebpf.MapSpec `ebpf:"daddrs"`
+	DnsLost            *ebpf.MapSpec `ebpf:"dns_lost"`
+	Events             *ebpf.MapSpec `ebpf:"events"`
+	Lost               *ebpf.MapSpec `ebpf:"lost"`
+	MntnsMap           *ebpf.MapSpec `ebpf:"mntns_map"`
+	Pids               *ebpf.MapSpec `ebpf:"pids"`
+	Refusals           *ebpf.MapSpec `ebpf:"refusals"`
+	Saddrs             *ebpf.MapSpec `ebpf:"saddrs"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
-	DnsTypes        *ebpf.VariableSpec `ebpf:"dns_types"`
-	RingWakeupShift *ebpf.VariableSpec `ebpf:"ring_wakeup_shift"`
+	DnsTypes          *ebpf.VariableSpec `ebpf:"dns_types"`
+	FilterCgroupMap   *ebpf.VariableSpec `ebpf:"filter_cgroup_map"`
+	FilterCgroups     *ebpf.VariableSpec `ebpf:"filter_cgroups"`
+	FilterComm        *ebpf.VariableSpec `ebpf:"filter_comm"`
+	FilterCommMask    *ebpf.VariableSpec `ebpf:"filter_comm_mask"`
+	FilterCommText    *ebpf.VariableSpec `ebpf:"filter_comm_text"`
+	FilterDaddr       *ebpf.VariableSpec `ebpf:"filter_daddr"`
+	FilterDaddrOthers *ebpf.VariableSpec `ebpf:"filter_daddr_others"`
+	FilterFailed      *ebpf.VariableSpec `ebpf:"filter_failed"`
+	FilterFamily      *ebpf.VariableSpec `ebpf:"filter_family"`
+	FilterLatencyNs   *ebpf.VariableSpec `ebpf:"filter_latency_ns"`
+	FilterMntnsMap    *ebpf.VariableSpec `ebpf:"filter_mntns_map"`
+	FilterNetns       *ebpf.VariableSpec `ebpf:"filter_netns"`
+	FilterPids        *ebpf.VariableSpec `ebpf:"filter_pids"`
+	FilterPortBits    *ebpf.VariableSpec `ebpf:"filter_port_bits"`
+	FilterPorts       *ebpf.VariableSpec `ebpf:"filter_ports"`
+	FilterSaddr       *ebpf.VariableSpec `ebpf:"filter_saddr"`
+	FilterSaddrOthers *ebpf.VariableSpec `ebpf:"filter_saddr_others"`
+	FilterSelf        *ebpf.VariableSpec `ebpf:"filter_self"`
+	FilterTid         *ebpf.VariableSpec `ebpf:"filter_tid"`
+	FilterUid         *ebpf.VariableSpec `ebpf:"filter_uid"`
+	FilterUidValue    *ebpf.VariableSpec `ebpf:"filter_uid_value"`
+	PidNamespaceInode *ebpf.VariableSpec `ebpf:"pid_namespace_inode"`
+	Prototypes        *ebpf.VariableSpec `ebpf:"prototypes"`
+	RingWakeupShift   *ebpf.VariableSpec `ebpf:"ring_wakeup_shift"`
+	Types             *ebpf.VariableSpec `ebpf:"types"`
+	WantLport         *ebpf.VariableSpec `ebpf:"want_lport"`
+	WantOutcome       *ebpf.VariableSpec `ebpf:"want_outcome"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -133,16 +302,36 @@ func (o *bpfObjects) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
-	DnsLost *ebpf.Map `ebpf:"dns_lost"`
-	Events  *ebpf.Map `ebpf:"events"`
-	Lost    *ebpf.Map `ebpf:"lost"`
+	Attempts           *ebpf.Map `ebpf:"attempts"`
+	BackgroundFailures *ebpf.Map `ebpf:"background_failures"`
+	Calls              *ebpf.Map `ebpf:"calls"`
+	CgroupMap          *ebpf.Map `ebpf:"cgroup_map"`
+	Cgroups            *ebpf.Map `ebpf:"cgroups"`
+	Daddrs             *ebpf.Map `ebpf:"daddrs"`
+	DnsLost            *ebpf.Map `ebpf:"dns_lost"`
+	Events             *ebpf.Map `ebpf:"events"`
+	Lost               *ebpf.Map `ebpf:"lost"`
+	MntnsMap           *ebpf.Map `ebpf:"mntns_map"`
+	Pids               *ebpf.Map `ebpf:"pids"`
+	Refusals           *ebpf.Map `ebpf:"refusals"`
+	Saddrs             *ebpf.Map `ebpf:"saddrs"`
 }
 
 func (m *bpfMaps) Close() error {
 	return _BpfClose(
+		m.Attempts,
+		m.BackgroundFailures,
+		m.Calls,
+		m.CgroupMap,
+		m.Cgroups,
+		m.Daddrs,
 		m.DnsLost,
 		m.Events,
 		m.Lost,
+		m.MntnsMap,
+		m.Pids,
+		m.Refusals,
+		m.Saddrs,
 	)
 }
 
@@ -150,22 +339,88 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
-	DnsTypes        *ebpf.Variable `ebpf:"dns_types"`
-	RingWakeupShift *ebpf.Variable `ebpf:"ring_wakeup_shift"`
+	DnsTypes          *ebpf.Variable `ebpf:"dns_types"`
+	FilterCgroupMap   *ebpf.Variable `ebpf:"filter_cgroup_map"`
+	FilterCgroups     *ebpf.Variable `ebpf:"filter_cgroups"`
+	FilterComm        *ebpf.Variable `ebpf:"filter_comm"`
+	FilterCommMask    *ebpf.Variable `ebpf:"filter_comm_mask"`
+	FilterCommText    *ebpf.Variable `ebpf:"filter_comm_text"`
+	FilterDaddr       *ebpf.Variable `ebpf:"filter_daddr"`
+	FilterDaddrOthers *ebpf.Variable `ebpf:"filter_daddr_others"`
+	FilterFailed      *ebpf.Variable `ebpf:"filter_failed"`
+	FilterFamily      *ebpf.Variable `ebpf:"filter_family"`
+	FilterLatencyNs   *ebpf.Variable `ebpf:"filter_latency_ns"`
+	FilterMntnsMap    *ebpf.Variable `ebpf:"filter_mntns_map"`
+	FilterNetns       *ebpf.Variable `ebpf:"filter_netns"`
+	FilterPids        *ebpf.Variable `ebpf:"filter_pids"`
+	FilterPortBits    *ebpf.Variable `ebpf:"filter_port_bits"`
+	FilterPorts       *ebpf.Variable `ebpf:"filter_ports"`
+	FilterSaddr       *ebpf.Variable `ebpf:"filter_saddr"`
+	FilterSaddrOthers *ebpf.Variable `ebpf:"filter_saddr_others"`
+	FilterSelf        *ebpf.Variable `ebpf:"filter_self"`
+	FilterTid         *ebpf.Variable `ebpf:"filter_tid"`
+	FilterUid         *ebpf.Variable `ebpf:"filter_uid"`
+	FilterUidValue    *ebpf.Variable `ebpf:"filter_uid_value"`
+	PidNamespaceInode *ebpf.Variable `ebpf:"pid_namespace_inode"`
+	Prototypes        *ebpf.Variable `ebpf:"prototypes"`
+	RingWakeupShift   *ebpf.Variable `ebpf:"ring_wakeup_shift"`
+	Types             *ebpf.Variable `ebpf:"types"`
+	WantLport         *ebpf.Variable `ebpf:"want_lport"`
+	WantOutcome       *ebpf.Variable `ebpf:"want_outcome"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfPrograms struct {
-	DnsEgress  *ebpf.Program `ebpf:"dns_egress"`
-	DnsIngress *ebpf.Program `ebpf:"dns_ingress"`
+	Connect4Fentry    *ebpf.Program `ebpf:"connect4_fentry"`
+	Connect4Fexit     *ebpf.Program `ebpf:"connect4_fexit"`
+	Connect4Kprobe    *ebpf.Program `ebpf:"connect4_kprobe"`
+	Connect4Kretprobe *ebpf.Program `ebpf:"connect4_kretprobe"`
+	Connect6Fentry    *ebpf.Program `ebpf:"connect6_fentry"`
+	Connect6Fexit     *ebpf.Program `ebpf:"connect6_fexit"`
+	Connect6Kprobe    *ebpf.Program `ebpf:"connect6_kprobe"`
+	Connect6Kretprobe *ebpf.Program `ebpf:"connect6_kretprobe"`
+	DnsEgress         *ebpf.Program `ebpf:"dns_egress"`
+	DnsIngress        *ebpf.Program `ebpf:"dns_ingress"`
+	FollowExitRaw     *ebpf.Program `ebpf:"follow_exit_raw"`
+	FollowExitTp      *ebpf.Program `ebpf:"follow_exit_tp"`
+	FollowForkRaw     *ebpf.Program `ebpf:"follow_fork_raw"`
+	FollowForkTp      *ebpf.Program `ebpf:"follow_fork_tp"`
+	OutcomeRaw        *ebpf.Program `ebpf:"outcome_raw"`
+	OutcomeTp         *ebpf.Program `ebpf:"outcome_tp"`
+	RefusalFexit      *ebpf.Program `ebpf:"refusal_fexit"`
+	RefusalKretprobe  *ebpf.Program `ebpf:"refusal_kretprobe"`
+	StateRaw          *ebpf.Program `ebpf:"state_raw"`
+	StateTp           *ebpf.Program `ebpf:"state_tp"`
+	SysExitRaw        *ebpf.Program `ebpf:"sys_exit_raw"`
+	SysExitTp         *ebpf.Program `ebpf:"sys_exit_tp"`
 }
 
 func (p *bpfPrograms) Close() error {
 	return _BpfClose(
+		p.Connect4Fentry,
+		p.Connect4Fexit,
+		p.Connect4Kprobe,
+		p.Connect4Kretprobe,
+		p.Connect6Fentry,
+		p.Connect6Fexit,
+		p.Connect6Kprobe,
+		p.Connect6Kretprobe,
 		p.DnsEgress,
 		p.DnsIngress,
+		p.FollowExitRaw,
+		p.FollowExitTp,
+		p.FollowForkRaw,
+		p.FollowForkTp,
+		p.OutcomeRaw,
+		p.OutcomeTp,
+		p.RefusalFexit,
+		p.RefusalKretprobe,
+		p.StateRaw,
+		p.StateTp,
+		p.SysExitRaw,
+		p.SysExitTp,
 	)
 }
 

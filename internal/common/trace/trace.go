@@ -499,6 +499,9 @@ func (r *Run) Mode(hook string) attach.Mode {
 	return ""
 }
 
+// Stop ends the run: what is in the ring buffer by then is still handed over.
+func (r *Run) Stop() { r.stop() }
+
 // Lose counts events that are found to be lost only in user space.
 func (r *Run) Lose(cause string, n uint64) { r.losses.Add(cause, n) }
 

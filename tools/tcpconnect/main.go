@@ -1,0 +1,157 @@
+// Tcpconnect prints a line for every TCP connection that a process makes or tries to
+// make, and if asked, what became of it.
+//
+// The manual is in manual.go; tcpconnect --help and --man show it.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/gobcc/gobcc/internal/common/attach"
+	"github.com/gobcc/gobcc/internal/common/cli"
+	"github.com/gobcc/gobcc/internal/common/trace"
+)
+
+func main() { cli.Main(about.Name, run) }
+
+func run(ctx context.Context, env *cli.Env) error {
+	fs := env.Flags()
+	opts := defineFlags(fs)
+	if err := env.Parse(&about, fs); err != nil {
+		return err
+	}
+	args, command := cli.Command(fs)
+	if err := opts.check(args); err != nil {
+		return err
+	}
+	spec, err := loadBpf()
+	if err != nil {
+		return fmt.Errorf("read the tool's own object: %w", err)
+	}
+	if err := opts.prepare(spec); err != nil {
+		return err
+	}
+	p := newPrinter(opts, env.Stdout)
+	return opts.Run(ctx, env, trace.Tool{
+		Spec:    spec,
+		Hooks:   hooks(opts),
+		Prepare: func(k *attach.Kernel) error { return opts.checkFamily(hasIPv6()) },
+		Command: command,
+		Header:  p.header(),
+		Handle:  p.handle,
+		Drained: p.drained,
+		Finish:  p.finish,
+	})
+}
+
+// hasIPv6 reports whether this kernel has IPv6, if only as something that is turned
+// off for every interface.
+func hasIPv6() bool {
+	_, err := os.Stat("/proc/net/tcp6")
+	return err == nil
+}
+
+// The names of the hooks that others depend on.
+const connects = "connects"
+
+// hooks are the ways to see connects. In tracepoint mode a socket's change of state
+// tells that one has begun; only the system call's return tells of those that
+// failed before that. It costs all system calls, so it is there only where rows say
+// how connects ended, or need the port that is chosen after the change.
+func hooks(o *options) []attach.Hook {
+	const (
+		early  = "connects that fail before a packet is sent (--outcome shows them)"
+		policy = "connects that a security policy refuses (--outcome shows them)"
+		uring  = "connects through io_uring that fail before a packet is sent"
+	)
+	calls := []string{"connect4", "connect6"}
+	fentry, kprobe := []string{"fexit"}, []string{"kretprobe", "kprobe"}
+	state := attach.Choice{Mode: attach.Tracepoint, Programs: []string{"state"}, Needs: []string{"state"}}
+	if o.outcome {
+		fentry = append(fentry, "fentry")
+		state = state.Without(uring)
+	} else {
+		state = state.Without(early)
+	}
+	if o.outcome || o.lport {
+		state.Programs = append(state.Programs, "sys_exit")
+		state.Needs = state.Programs
+	}
+	hooked := attach.Choose(attach.Fentry, calls, fentry...)
+	probed := attach.Choose(attach.Kprobe, calls, kprobe...)
+	if !o.outcome {
+		hooked, probed = hooked.Without(policy), probed.Without(policy)
+	}
+	all := []attach.Hook{{Name: connects, Sees: "connects", Choices: []attach.Choice{hooked, probed, state}}}
+	if o.outcome {
+		all = append(all, outcomes()...)
+	}
+	if o.named() {
+		programs := []string{"dns_ingress", "dns_egress"}
+		all = append(all, attach.Hook{
+			Name: "names", Sees: "the names that addresses were looked up by", Optional: true,
+			Choices: []attach.Choice{{Mode: attach.Auto, Programs: programs, Needs: programs}},
+		})
+	}
+	return all
+}
+
+// outcomes are the hooks that rows with results need besides. Where state changes tell
+// of the beginning, they and the system call tell of all this too.
+func outcomes() []attach.Hook {
+	refusals := []string{"refusal"}
+	if runtime.GOARCH == "amd64" { // elsewhere a 64-bit program's function serves for 32-bit ones
+		refusals = append(refusals, "refusal32")
+	}
+	return []attach.Hook{{
+		Name: "refusals", Sees: "connects that a security policy refuses", Optional: true, Unless: attach.Tracepoint,
+		Choices: []attach.Choice{
+			attach.Choose(attach.Fentry, refusals, "fexit"),
+			attach.Choose(attach.Kprobe, refusals, "kretprobe"),
+		},
+	}, {
+		Name: "outcomes", Sees: "how connects end", Unless: attach.Tracepoint,
+		Choices: []attach.Choice{{Mode: attach.Auto, Programs: []string{"outcome"}, Needs: []string{"outcome"}}},
+	}}
+}
+
+// prepare sets the constants and maps of spec that the options ask for.
+func (o *options) prepare(spec *ebpf.CollectionSpec) error {
+	constants := []struct {
+		name  string
+		value any
+	}{
+		{bpfVarWantOutcome, o.outcome},
+		{bpfVarWantLport, o.lport},
+		{bpfVarFilterFailed, o.failed},
+		{bpfVarFilterLatencyNs, uint64(o.minLatency)},
+		{bpfVarFilterFamily, o.family()},
+		{bpfVarFilterNetns, uint32(o.netns)},
+		{bpfVarFilterPorts, o.ports.given()},
+		{bpfVarFilterPortBits, o.ports.bits()},
+		{bpfVarFilterDaddr, o.daddrs.given()},
+		{bpfVarFilterDaddrOthers, o.daddrs.others()},
+		{bpfVarFilterSaddr, o.saddrs.given()},
+		{bpfVarFilterSaddrOthers, o.saddrs.others()},
+	}
+	for _, c := range constants {
+		if err := spec.Variables[c.name].Set(c.value); err != nil {
+			return fmt.Errorf("set %s: %w", c.name, err)
+		}
+	}
+	o.daddrs.fill(spec.Maps[bpfMapDaddrs])
+	o.saddrs.fill(spec.Maps[bpfMapSaddrs])
+	if !o.outcome && !o.lport { // nothing is kept until it ends
+		spec.Maps[bpfMapAttempts].MaxEntries = 1
+	}
+	if !o.outcome {
+		spec.Maps[bpfMapRefusals].MaxEntries = 1
+		spec.Maps[bpfMapBackgroundFailures].MaxEntries = 1
+	}
+	return nil
+}
