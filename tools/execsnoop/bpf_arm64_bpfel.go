@@ -14,10 +14,20 @@ import (
 )
 
 type bpfAncestor struct {
-	_    structs.HostLayout
-	Pid  uint32
-	Comm [16]uint8
+	_       structs.HostLayout
+	StartNs uint64
+	Pid     uint32
+	Unused  uint32
+	Comm    [16]uint8
 }
+
+type bpfAnswer uint32
+
+const (
+	bpfAnswerANSWER_SENT  bpfAnswer = 1
+	bpfAnswerANSWER_LATER bpfAnswer = 2
+	bpfAnswerANSWER_GONE  bpfAnswer = 3
+)
 
 type bpfExec struct {
 	_           structs.HostLayout
@@ -28,6 +38,7 @@ type bpfExec struct {
 	InterpLen   uint16
 	ArgsLen     uint16
 	TimeNs      uint64
+	StartNs     uint64
 	CgroupId    uint64
 	ArgsBytes   uint64
 	EnvBytes    uint64
@@ -55,6 +66,7 @@ type bpfExit struct {
 	TimeNs      uint64
 	StartNs     uint64
 	CgroupId    uint64
+	Leader      uint64
 	MaxRssPages uint64
 	Pid         uint32
 	Ppid        uint32
@@ -84,6 +96,7 @@ const (
 	bpfMarkMARK_EXECVEAT   bpfMark = 2
 	bpfMarkMARK_UNREADABLE bpfMark = 4
 	bpfMarkMARK_NO_NAME    bpfMark = 8
+	bpfMarkMARK_NAME_CUT   bpfMark = 16
 )
 
 type bpfPart struct {
@@ -117,6 +130,7 @@ const (
 	bpfMapLost                 = "lost"
 	bpfMapMntnsMap             = "mntns_map"
 	bpfMapPids                 = "pids"
+	bpfMapReported             = "reported"
 	bpfMapScratchFree          = "scratch_free"
 	bpfMapScratchSlots         = "scratch_slots"
 	bpfMapSendings             = "sendings"
@@ -144,6 +158,7 @@ const (
 	bpfProgFreeTp              = "free_tp"
 	bpfProgSysExitRaw          = "sys_exit_raw"
 	bpfProgSysExitTp           = "sys_exit_tp"
+	bpfProgTimesCall           = "times_call"
 	bpfVarFilterCgroupMap      = "filter_cgroup_map"
 	bpfVarFilterCgroups        = "filter_cgroups"
 	bpfVarFilterComm           = "filter_comm"
@@ -235,6 +250,7 @@ type bpfProgramSpecs struct {
 	FreeTp              *ebpf.ProgramSpec `ebpf:"free_tp"`
 	SysExitRaw          *ebpf.ProgramSpec `ebpf:"sys_exit_raw"`
 	SysExitTp           *ebpf.ProgramSpec `ebpf:"sys_exit_tp"`
+	TimesCall           *ebpf.ProgramSpec `ebpf:"times_call"`
 }
 
 // bpfMapSpecs contains maps before they are loaded into the kernel.
@@ -249,6 +265,7 @@ type bpfMapSpecs struct {
 	Lost         *ebpf.MapSpec `ebpf:"lost"`
 	MntnsMap     *ebpf.MapSpec `ebpf:"mntns_map"`
 	Pids         *ebpf.MapSpec `ebpf:"pids"`
+	Reported     *ebpf.MapSpec `ebpf:"reported"`
 	ScratchFree  *ebpf.MapSpec `ebpf:"scratch_free"`
 	ScratchSlots *ebpf.MapSpec `ebpf:"scratch_slots"`
 	Sendings     *ebpf.MapSpec `ebpf:"sendings"`
@@ -311,6 +328,7 @@ type bpfMaps struct {
 	Lost         *ebpf.Map `ebpf:"lost"`
 	MntnsMap     *ebpf.Map `ebpf:"mntns_map"`
 	Pids         *ebpf.Map `ebpf:"pids"`
+	Reported     *ebpf.Map `ebpf:"reported"`
 	ScratchFree  *ebpf.Map `ebpf:"scratch_free"`
 	ScratchSlots *ebpf.Map `ebpf:"scratch_slots"`
 	Sendings     *ebpf.Map `ebpf:"sendings"`
@@ -326,6 +344,7 @@ func (m *bpfMaps) Close() error {
 		m.Lost,
 		m.MntnsMap,
 		m.Pids,
+		m.Reported,
 		m.ScratchFree,
 		m.ScratchSlots,
 		m.Sendings,
@@ -389,6 +408,7 @@ type bpfPrograms struct {
 	FreeTp              *ebpf.Program `ebpf:"free_tp"`
 	SysExitRaw          *ebpf.Program `ebpf:"sys_exit_raw"`
 	SysExitTp           *ebpf.Program `ebpf:"sys_exit_tp"`
+	TimesCall           *ebpf.Program `ebpf:"times_call"`
 }
 
 func (p *bpfPrograms) Close() error {
@@ -417,6 +437,7 @@ func (p *bpfPrograms) Close() error {
 		p.FreeTp,
 		p.SysExitRaw,
 		p.SysExitTp,
+		p.TimesCall,
 	)
 }
 

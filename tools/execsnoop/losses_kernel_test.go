@@ -12,7 +12,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cilium/ebpf"
+
+	"github.com/gobcc/gobcc/internal/common/attach"
+	"github.com/gobcc/gobcc/internal/common/events"
 	"github.com/gobcc/gobcc/internal/common/livetest"
+	"github.com/gobcc/gobcc/internal/common/scratch"
 )
 
 // TestKernelStorm has programs run faster than can be shown through a small buffer,
@@ -59,6 +64,89 @@ func TestKernelStorm(t *testing.T) {
 			}
 			t.Logf("%d shown, %d lost, perhaps %d more", shown, lost, possibly)
 		})
+	}
+}
+
+// TestKernelSpares looks at what the kernel side sends, before what came twice is
+// dropped: with all spares at work, it is each exec and each end once.
+func TestKernelSpares(t *testing.T) {
+	livetest.Need(t)
+	var uts unix.Utsname
+	if err := unix.Uname(&uts); err != nil {
+		t.Fatal(err)
+	}
+	spares := 0
+	if strings.Contains(unix.ByteSliceToString(uts.Version[:]), "PREEMPT") {
+		spares = 3
+	}
+	counting, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer counting.Close()
+	kernel, err := attach.Open("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := kernel.Open(object(t), hooks(false, true), attach.Options{Mode: attach.Auto, Ready: scratch.Fill})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer set.Close()
+	reader, err := events.NewReader(set.Collection)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	s := newStage(t)
+	path := leaf(s, "leaf")
+	for range times {
+		s.run(0, nil, []string{path, strings.Repeat("x", 10_000)})
+	}
+	set.Detach()
+	execs, exits := map[uint64]int{}, map[uint64]int{}
+	err = reader.Drain(func(record []byte) error {
+		var e bpfExec
+		var x bpfExit
+		switch bpfKind(record[kindAt]) {
+		case bpfKindKIND_EXEC:
+			if rest, err := events.Decode(&e, record); err != nil {
+				return err
+			} else if string(rest[:e.FilenameLen]) == path {
+				execs[e.Id]++
+			}
+		case bpfKindKIND_EXIT:
+			if _, err := events.Decode(&x, record); err != nil {
+				return err
+			}
+			exits[x.Id]++
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(execs) != times {
+		t.Errorf("%d of %d execs were sent", len(execs), times)
+	}
+	for id, n := range execs {
+		if n != 1 || exits[id] != 1 {
+			t.Errorf("an exec was sent %d times, and its end %d times", n, exits[id])
+		}
+	}
+	ran := map[string]int{} // copies of each program that ran as often as they should
+	for name, p := range set.Programs {
+		stats, err := p.Stats()
+		if err != nil {
+			t.Fatal(err)
+		}
+		base, _, _ := strings.Cut(name, "_")
+		if stats.RunCount+stats.RecursionMisses >= times {
+			ran[base]++
+		}
+	}
+	if ran["exec"] != 1+spares || ran["exit"] != 1+spares || ran["free"] > 1 {
+		t.Errorf("with %d spares, copies ran: %v", spares, ran)
 	}
 }
 
@@ -123,7 +211,7 @@ func TestKernelCommand(t *testing.T) {
 			t.Errorf("%d execs and %d ends are not shown, %d ends without their execs are; %d events are lost, and perhaps %d more",
 				missing, len(running), unwanted, lost, possibly)
 		}
-		t.Logf("%d events lost, perhaps %d more", lost, possibly)
+		t.Logf("%d execs and %d ends are not shown; %d events are lost, and perhaps %d more", missing, len(running), lost, possibly)
 	})
 }
 

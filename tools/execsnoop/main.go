@@ -43,7 +43,7 @@ func run(ctx context.Context, env *cli.Env) error {
 		Header:  p.header(),
 		Handle:  p.handle,
 		Drained: p.drained,
-		Waiting: p.waiting,
+		Last:    p.last,
 		Finish:  p.finish,
 	})
 }
@@ -53,7 +53,9 @@ func run(ctx context.Context, env *cli.Env) error {
 func hooks(fails, exits bool) []attach.Hook {
 	all := []attach.Hook{{
 		Name: "exec", Sees: "programs that are run",
-		Choices: []attach.Choice{{Mode: attach.Auto, Programs: []string{"exec"}, Needs: []string{"exec"}}},
+		Choices: []attach.Choice{{
+			Mode: attach.Auto, Programs: []string{"exec"}, Needs: []string{"exec"}, Repeatable: []string{"exec"},
+		}},
 	}}
 	if fails {
 		const seccomp = "execs that a seccomp filter refuses before they begin"
@@ -78,10 +80,10 @@ func hooks(fails, exits bool) []attach.Hook {
 		})
 	}
 	if exits {
-		programs := []string{"exit", "free"}
+		programs := []string{"exit", "free", timesCall}
 		all = append(all, attach.Hook{
 			Name: "exits", Sees: "how programs end",
-			Choices: []attach.Choice{{Mode: attach.Auto, Programs: programs, Needs: programs}},
+			Choices: []attach.Choice{{Mode: attach.Auto, Programs: programs, Needs: programs, Repeatable: []string{"exit"}}},
 		})
 	}
 	return all

@@ -128,11 +128,11 @@ func TestHooksAndObjectAgree(t *testing.T) {
 		// unused begin the names of the programs that are for other options.
 		unused []string
 	}{
-		{"", []string{"execve", "sys_exit", "exit_", "free", "follow"}},
-		{"-x", []string{"exit_", "free", "follow"}},
+		{"", []string{"execve", "sys_exit", "exit_", "free", "times", "follow"}},
+		{"-x", []string{"exit_", "free", "times", "follow"}},
 		{"--exit", []string{"execve", "sys_exit", "follow"}},
 		{"-x --summary --pid 1 --follow", []string{"follow_exit"}}, // exit_* do that too
-		{"-x --pid 1 --follow", []string{"exit_", "free"}},
+		{"-x --pid 1 --follow", []string{"exit_", "free", "times"}},
 	} {
 		o := printerOf(t, strings.Fields(test.args)...).opts
 		all := append(hooks(o.fails, o.exits()), o.Filter.Hooks(o.exits())...)
