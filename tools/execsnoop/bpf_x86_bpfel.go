@@ -136,15 +136,19 @@ const (
 	bpfMapSendings             = "sendings"
 	bpfProgExecRaw             = "exec_raw"
 	bpfProgExecTp              = "exec_tp"
+	bpfProgExecve32Fentry      = "execve32_fentry"
 	bpfProgExecve32Fexit       = "execve32_fexit"
 	bpfProgExecve32Kprobe      = "execve32_kprobe"
 	bpfProgExecve32Kretprobe   = "execve32_kretprobe"
+	bpfProgExecveFentry        = "execve_fentry"
 	bpfProgExecveFexit         = "execve_fexit"
 	bpfProgExecveKprobe        = "execve_kprobe"
 	bpfProgExecveKretprobe     = "execve_kretprobe"
+	bpfProgExecveat32Fentry    = "execveat32_fentry"
 	bpfProgExecveat32Fexit     = "execveat32_fexit"
 	bpfProgExecveat32Kprobe    = "execveat32_kprobe"
 	bpfProgExecveat32Kretprobe = "execveat32_kretprobe"
+	bpfProgExecveatFentry      = "execveat_fentry"
 	bpfProgExecveatFexit       = "execveat_fexit"
 	bpfProgExecveatKprobe      = "execveat_kprobe"
 	bpfProgExecveatKretprobe   = "execveat_kretprobe"
@@ -228,15 +232,19 @@ type bpfSpecs struct {
 type bpfProgramSpecs struct {
 	ExecRaw             *ebpf.ProgramSpec `ebpf:"exec_raw"`
 	ExecTp              *ebpf.ProgramSpec `ebpf:"exec_tp"`
+	Execve32Fentry      *ebpf.ProgramSpec `ebpf:"execve32_fentry"`
 	Execve32Fexit       *ebpf.ProgramSpec `ebpf:"execve32_fexit"`
 	Execve32Kprobe      *ebpf.ProgramSpec `ebpf:"execve32_kprobe"`
 	Execve32Kretprobe   *ebpf.ProgramSpec `ebpf:"execve32_kretprobe"`
+	ExecveFentry        *ebpf.ProgramSpec `ebpf:"execve_fentry"`
 	ExecveFexit         *ebpf.ProgramSpec `ebpf:"execve_fexit"`
 	ExecveKprobe        *ebpf.ProgramSpec `ebpf:"execve_kprobe"`
 	ExecveKretprobe     *ebpf.ProgramSpec `ebpf:"execve_kretprobe"`
+	Execveat32Fentry    *ebpf.ProgramSpec `ebpf:"execveat32_fentry"`
 	Execveat32Fexit     *ebpf.ProgramSpec `ebpf:"execveat32_fexit"`
 	Execveat32Kprobe    *ebpf.ProgramSpec `ebpf:"execveat32_kprobe"`
 	Execveat32Kretprobe *ebpf.ProgramSpec `ebpf:"execveat32_kretprobe"`
+	ExecveatFentry      *ebpf.ProgramSpec `ebpf:"execveat_fentry"`
 	ExecveatFexit       *ebpf.ProgramSpec `ebpf:"execveat_fexit"`
 	ExecveatKprobe      *ebpf.ProgramSpec `ebpf:"execveat_kprobe"`
 	ExecveatKretprobe   *ebpf.ProgramSpec `ebpf:"execveat_kretprobe"`
@@ -386,15 +394,19 @@ type bpfVariables struct {
 type bpfPrograms struct {
 	ExecRaw             *ebpf.Program `ebpf:"exec_raw"`
 	ExecTp              *ebpf.Program `ebpf:"exec_tp"`
+	Execve32Fentry      *ebpf.Program `ebpf:"execve32_fentry"`
 	Execve32Fexit       *ebpf.Program `ebpf:"execve32_fexit"`
 	Execve32Kprobe      *ebpf.Program `ebpf:"execve32_kprobe"`
 	Execve32Kretprobe   *ebpf.Program `ebpf:"execve32_kretprobe"`
+	ExecveFentry        *ebpf.Program `ebpf:"execve_fentry"`
 	ExecveFexit         *ebpf.Program `ebpf:"execve_fexit"`
 	ExecveKprobe        *ebpf.Program `ebpf:"execve_kprobe"`
 	ExecveKretprobe     *ebpf.Program `ebpf:"execve_kretprobe"`
+	Execveat32Fentry    *ebpf.Program `ebpf:"execveat32_fentry"`
 	Execveat32Fexit     *ebpf.Program `ebpf:"execveat32_fexit"`
 	Execveat32Kprobe    *ebpf.Program `ebpf:"execveat32_kprobe"`
 	Execveat32Kretprobe *ebpf.Program `ebpf:"execveat32_kretprobe"`
+	ExecveatFentry      *ebpf.Program `ebpf:"execveat_fentry"`
 	ExecveatFexit       *ebpf.Program `ebpf:"execveat_fexit"`
 	ExecveatKprobe      *ebpf.Program `ebpf:"execveat_kprobe"`
 	ExecveatKretprobe   *ebpf.Program `ebpf:"execveat_kretprobe"`
@@ -415,15 +427,19 @@ func (p *bpfPrograms) Close() error {
 	return _BpfClose(
 		p.ExecRaw,
 		p.ExecTp,
+		p.Execve32Fentry,
 		p.Execve32Fexit,
 		p.Execve32Kprobe,
 		p.Execve32Kretprobe,
+		p.ExecveFentry,
 		p.ExecveFexit,
 		p.ExecveKprobe,
 		p.ExecveKretprobe,
+		p.Execveat32Fentry,
 		p.Execveat32Fexit,
 		p.Execveat32Kprobe,
 		p.Execveat32Kretprobe,
+		p.ExecveatFentry,
 		p.ExecveatFexit,
 		p.ExecveatKprobe,
 		p.ExecveatKretprobe,

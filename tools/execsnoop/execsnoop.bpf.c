@@ -139,13 +139,20 @@ const volatile struct {
 	enum answer answer;
 } types;
 
-/* A call that has begun, in kprobe mode. */
+/* A call that has begun, in the modes fentry and kprobe. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 2048);
 	__type(key, __u64);
 	__type(value, __u64); /* the pt_regs */
 } calls SEC(".maps");
+
+static __always_inline void forget_call(__u32 tid)
+{
+	__u64 id = (bpf_get_current_pid_tgid() & ~0xffffffffull) | tid;
+
+	bpf_map_delete_elem(&calls, &id);
+}
 
 /* A walk along the arguments that a failed call was given; one for each scratch buffer. */
 struct args_walk {
@@ -232,6 +239,10 @@ static __always_inline void part_head(struct scratch *s, __u64 id, __u8 kind)
 	p->dev = 0;
 }
 
+/*
+ * Loops stand within each other, each in a global function: the verifier then goes through the turns
+ * of each once, and not through those of all.
+ */
 static __always_inline int send_step(struct sending *m, struct scratch *s)
 {
 	if (m->left <= CHUNK)
@@ -255,16 +266,24 @@ __noinline int send_some_steps(__u32 slot)
 
 	if (!s || !m)
 		return 1;
-	for (int i = 0; i < 16; i++)
+	for (int i = 0; i < 4; i++)
 		if (send_step(m, s))
+			return 1;
+	return 0;
+}
+
+__noinline int send_more_steps(__u32 slot)
+{
+	for (int i = 0; i < 32; i++)
+		if (send_some_steps(slot))
 			return 1;
 	return 0;
 }
 
 __noinline int send_steps(__u32 slot)
 {
-	for (int i = 0; i < 256; i++)
-		if (send_some_steps(slot))
+	for (int i = 0; i < 32; i++)
+		if (send_more_steps(slot))
 			return 0;
 	return 1;
 }
@@ -409,7 +428,7 @@ static __always_inline __u64 length(long n, __u32 size)
 }
 
 /* An exec has worked: its arguments stand in the new memory, in one piece. */
-static __always_inline int worked(struct linux_binprm *bprm)
+static __always_inline int worked(struct linux_binprm *bprm, __u32 old_tid)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct mm_struct *mm = BPF_CORE_READ(task, mm);
@@ -420,6 +439,9 @@ static __always_inline int worked(struct linux_binprm *bprm)
 	__u32 slot;
 	long n;
 
+	/* A thread that execs takes the number of the first one, and its call ends under that. */
+	if ((__u32)bpf_get_current_pid_tgid() != old_tid)
+		forget_call(old_tid);
 	if (!wanted())
 		return 0;
 	id = id_of(task);
@@ -546,8 +568,16 @@ __noinline int args_some_steps(__u32 slot)
 
 	if (!s || !w)
 		return 1;
-	for (int i = 0; i < 16; i++)
+	for (int i = 0; i < 4; i++)
 		if (args_step(w, s))
+			return 1;
+	return 0;
+}
+
+__noinline int args_more_steps(__u32 slot)
+{
+	for (int i = 0; i < 32; i++)
+		if (args_some_steps(slot))
 			return 1;
 	return 0;
 }
@@ -555,8 +585,8 @@ __noinline int args_some_steps(__u32 slot)
 /* Walks up to 8,192 arguments or 8 MiB. */
 __noinline int args_steps(__u32 slot)
 {
-	for (int i = 0; i < 512; i++)
-		if (args_some_steps(slot))
+	for (int i = 0; i < 64; i++)
+		if (args_more_steps(slot))
 			return 0;
 	return 1;
 }
@@ -629,13 +659,13 @@ out:
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(exec_tp, struct task_struct *task, int old_tid, struct linux_binprm *bprm)
 {
-	return worked(bprm);
+	return worked(bprm, old_tid);
 }
 
 SEC("raw_tp/sched_process_exec")
 int BPF_PROG(exec_raw, struct task_struct *task, int old_tid, struct linux_binprm *bprm)
 {
-	return worked(bprm);
+	return worked(bprm, old_tid);
 }
 
 /* What wait(2) will give: of the group, or of its leader if its threads ended one by one. */
@@ -771,15 +801,26 @@ int BPF_PROG(free_raw, struct task_struct *task)
 	return freed(task);
 }
 
-/* The functions behind the system calls, in the modes fentry and kprobe; only failures are of interest. */
+/*
+ * The functions behind the system calls, in the modes fentry and kprobe; only failures are of interest.
+ * A call that ends is taken out of those that have begun: of spares, the first that does so has it.
+ */
 static __always_inline int begin(const struct pt_regs *regs)
 {
 	__u64 id = bpf_get_current_pid_tgid(), value = (__u64)regs;
 
-	/* An exec that works may end under another thread id, so an entry may be an old one. */
 	if (bpf_map_update_elem(&calls, &id, &value, BPF_ANY))
 		count_lost(LOST_INFLIGHT_FULL);
 	return 0;
+}
+
+static __always_inline int end(const struct pt_regs *regs, __s32 ret, bool at, bool compat)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+
+	if (bpf_map_delete_elem(&calls, &id))
+		return 0;
+	return failed(regs, ret, at, compat, true);
 }
 
 static __always_inline int end_kept(__s32 ret, bool at, bool compat)
@@ -790,15 +831,21 @@ static __always_inline int end_kept(__s32 ret, bool at, bool compat)
 	if (!kept)
 		return 0;
 	regs = *kept;
-	bpf_map_delete_elem(&calls, &id);
+	if (bpf_map_delete_elem(&calls, &id))
+		return 0;
 	return failed((const struct pt_regs *)regs, ret, at, compat, false);
 }
 
 #define SYSCALL_HOOKS(name, fn, at, compat)                             \
+	SEC("fentry/" fn)                                               \
+	int BPF_PROG(name##_fentry, const struct pt_regs *regs)         \
+	{                                                               \
+		return begin(regs);                                     \
+	}                                                               \
 	SEC("fexit/" fn)                                                \
 	int BPF_PROG(name##_fexit, const struct pt_regs *regs, int ret) \
 	{                                                               \
-		return failed(regs, ret, at, compat, true);             \
+		return end(regs, ret, at, compat);                      \
 	}                                                               \
 	SEC("kprobe/" fn)                                               \
 	int BPF_KPROBE(name##_kprobe, const struct pt_regs *regs)       \

@@ -60,11 +60,11 @@ func hooks(fails, exits bool) []attach.Hook {
 	if fails {
 		const seccomp = "execs that a seccomp filter refuses before they begin"
 		calls, ats := []string{"execve", "execve32"}, []string{"execveat", "execveat32"}
-		kprobe := []string{"kretprobe", "kprobe"}
+		fentry, kprobe := []string{"fexit", "fentry"}, []string{"kretprobe", "kprobe"}
 		all = append(all, attach.Hook{
 			Name: "failures", Sees: "programs that could not be run",
 			Choices: []attach.Choice{
-				attach.Choose(attach.Fentry, calls, "fexit").Without(seccomp),
+				attach.Choose(attach.Fentry, calls, fentry...).Without(seccomp).Repeating(),
 				attach.Choose(attach.Kprobe, calls, kprobe...).Without(seccomp),
 				{Mode: attach.Tracepoint, Programs: []string{"sys_exit"}, Needs: []string{"sys_exit"}},
 			},
@@ -74,7 +74,7 @@ func hooks(fails, exits bool) []attach.Hook {
 			Name: "execveat", Sees: "programs that could not be run by execveat()", Optional: true,
 			Unless: attach.Tracepoint,
 			Choices: []attach.Choice{
-				attach.Choose(attach.Fentry, ats, "fexit"),
+				attach.Choose(attach.Fentry, ats, fentry...).Repeating(),
 				attach.Choose(attach.Kprobe, ats, kprobe...),
 			},
 		})

@@ -104,10 +104,10 @@ Kernel memory is 8 MiB for the ring buffer (--buffer-pages) and under 2 MiB
 besides, however long the arguments are.`,
 	Caveats: `Losses are counted and said by cause, once a second and at the end. An exec is
 shown whole or not at all. From Linux 7.0 on, a kernel that preempts skips a
-program on a CPU where another task was preempted in it. Those for execs and exits
-have three spares each, so that one is missed only if four tasks were preempted so,
-on one CPU at the same time. Those for failures (-x) have none. How many
-events may have been missed is said.
+program on a CPU where another task was preempted in it. So the tool's programs have
+three spares each, and an event is missed only if tasks were preempted in all
+four, on one CPU at the same time; how many may have been is said. Failures (-x)
+have no spares in tracepoint mode, nor have those of 32-bit programs.
 
 The kernel puts a script's interpreter before the script's arguments and drops the
 first; ARGS and args are the script's own, with its file name for the first.

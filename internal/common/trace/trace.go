@@ -474,7 +474,9 @@ func (r *Run) close() {
 func (r *Run) Map(name string) *ebpf.Map { return r.set.Maps[name] }
 
 // Call runs a program of the object that is attached to nothing; see [attach.Set].
-func (r *Run) Call(program string, args ...uint64) (uint32, error) { return r.set.Call(program, args...) }
+func (r *Run) Call(program string, args ...uint64) (uint32, error) {
+	return r.set.Call(program, args...)
+}
 
 // Mode is the mode that a hook got.
 func (r *Run) Mode(hook string) attach.Mode {
