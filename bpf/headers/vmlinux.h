@@ -130,6 +130,10 @@ typedef struct {
 	int counter;
 } atomic_t;
 
+typedef struct {
+	atomic_t refs;
+} refcount_t;
+
 struct qstr {
 	const unsigned char *name;
 };
@@ -224,6 +228,7 @@ struct tty_struct {
 
 struct signal_struct {
 	atomic_t live;
+	int nr_threads;
 	int group_exit_code;
 	unsigned int flags;
 	struct tty_struct *tty;
@@ -242,15 +247,25 @@ struct linux_binprm {
 	const char *filename, *interp;
 };
 
+struct sched_entity {
+	u64 sum_exec_runtime;
+};
+
+struct sighand_struct;
+
 struct task_struct {
 	struct thread_info thread_info;
 	void *stack;
+	refcount_t usage;
 	unsigned int flags;
+	u8 on_cpu, on_rq; /* bytes in 7.3, and in 6.18 ints, of which the first byte says it all */
+	struct sched_entity se;
 	struct mm_struct *mm;
-	int exit_code;
+	int exit_state, exit_code;
 	int pid, tgid;
 	struct task_struct *real_parent, *group_leader;
 	struct pid *thread_pid;
+	u64 utime, stime;
 	u64 start_boottime;
 	kuid_t loginuid;
 	unsigned int sessionid;
@@ -260,6 +275,7 @@ struct task_struct {
 	struct files_struct *files;
 	struct nsproxy *nsproxy;
 	struct signal_struct *signal;
+	struct sighand_struct *sighand;
 };
 
 struct open_how {

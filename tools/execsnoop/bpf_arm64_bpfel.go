@@ -14,10 +14,20 @@ import (
 )
 
 type bpfAncestor struct {
-	_    structs.HostLayout
-	Pid  uint32
-	Comm [16]uint8
+	_       structs.HostLayout
+	StartNs uint64
+	Pid     uint32
+	Unused  uint32
+	Comm    [16]uint8
 }
+
+type bpfAnswer uint32
+
+const (
+	bpfAnswerANSWER_SENT  bpfAnswer = 1
+	bpfAnswerANSWER_LATER bpfAnswer = 2
+	bpfAnswerANSWER_GONE  bpfAnswer = 3
+)
 
 type bpfExec struct {
 	_           structs.HostLayout
@@ -28,6 +38,7 @@ type bpfExec struct {
 	InterpLen   uint16
 	ArgsLen     uint16
 	TimeNs      uint64
+	StartNs     uint64
 	CgroupId    uint64
 	ArgsBytes   uint64
 	EnvBytes    uint64
@@ -55,6 +66,7 @@ type bpfExit struct {
 	TimeNs      uint64
 	StartNs     uint64
 	CgroupId    uint64
+	Leader      uint64
 	MaxRssPages uint64
 	Pid         uint32
 	Ppid        uint32
@@ -84,6 +96,7 @@ const (
 	bpfMarkMARK_EXECVEAT   bpfMark = 2
 	bpfMarkMARK_UNREADABLE bpfMark = 4
 	bpfMarkMARK_NO_NAME    bpfMark = 8
+	bpfMarkMARK_NAME_CUT   bpfMark = 16
 )
 
 type bpfPart struct {
@@ -117,20 +130,25 @@ const (
 	bpfMapLost                 = "lost"
 	bpfMapMntnsMap             = "mntns_map"
 	bpfMapPids                 = "pids"
+	bpfMapReported             = "reported"
 	bpfMapScratchFree          = "scratch_free"
 	bpfMapScratchSlots         = "scratch_slots"
 	bpfMapSendings             = "sendings"
 	bpfProgExecRaw             = "exec_raw"
 	bpfProgExecTp              = "exec_tp"
+	bpfProgExecve32Fentry      = "execve32_fentry"
 	bpfProgExecve32Fexit       = "execve32_fexit"
 	bpfProgExecve32Kprobe      = "execve32_kprobe"
 	bpfProgExecve32Kretprobe   = "execve32_kretprobe"
+	bpfProgExecveFentry        = "execve_fentry"
 	bpfProgExecveFexit         = "execve_fexit"
 	bpfProgExecveKprobe        = "execve_kprobe"
 	bpfProgExecveKretprobe     = "execve_kretprobe"
+	bpfProgExecveat32Fentry    = "execveat32_fentry"
 	bpfProgExecveat32Fexit     = "execveat32_fexit"
 	bpfProgExecveat32Kprobe    = "execveat32_kprobe"
 	bpfProgExecveat32Kretprobe = "execveat32_kretprobe"
+	bpfProgExecveatFentry      = "execveat_fentry"
 	bpfProgExecveatFexit       = "execveat_fexit"
 	bpfProgExecveatKprobe      = "execveat_kprobe"
 	bpfProgExecveatKretprobe   = "execveat_kretprobe"
@@ -144,6 +162,7 @@ const (
 	bpfProgFreeTp              = "free_tp"
 	bpfProgSysExitRaw          = "sys_exit_raw"
 	bpfProgSysExitTp           = "sys_exit_tp"
+	bpfProgTimesCall           = "times_call"
 	bpfVarFilterCgroupMap      = "filter_cgroup_map"
 	bpfVarFilterCgroups        = "filter_cgroups"
 	bpfVarFilterComm           = "filter_comm"
@@ -213,15 +232,19 @@ type bpfSpecs struct {
 type bpfProgramSpecs struct {
 	ExecRaw             *ebpf.ProgramSpec `ebpf:"exec_raw"`
 	ExecTp              *ebpf.ProgramSpec `ebpf:"exec_tp"`
+	Execve32Fentry      *ebpf.ProgramSpec `ebpf:"execve32_fentry"`
 	Execve32Fexit       *ebpf.ProgramSpec `ebpf:"execve32_fexit"`
 	Execve32Kprobe      *ebpf.ProgramSpec `ebpf:"execve32_kprobe"`
 	Execve32Kretprobe   *ebpf.ProgramSpec `ebpf:"execve32_kretprobe"`
+	ExecveFentry        *ebpf.ProgramSpec `ebpf:"execve_fentry"`
 	ExecveFexit         *ebpf.ProgramSpec `ebpf:"execve_fexit"`
 	ExecveKprobe        *ebpf.ProgramSpec `ebpf:"execve_kprobe"`
 	ExecveKretprobe     *ebpf.ProgramSpec `ebpf:"execve_kretprobe"`
+	Execveat32Fentry    *ebpf.ProgramSpec `ebpf:"execveat32_fentry"`
 	Execveat32Fexit     *ebpf.ProgramSpec `ebpf:"execveat32_fexit"`
 	Execveat32Kprobe    *ebpf.ProgramSpec `ebpf:"execveat32_kprobe"`
 	Execveat32Kretprobe *ebpf.ProgramSpec `ebpf:"execveat32_kretprobe"`
+	ExecveatFentry      *ebpf.ProgramSpec `ebpf:"execveat_fentry"`
 	ExecveatFexit       *ebpf.ProgramSpec `ebpf:"execveat_fexit"`
 	ExecveatKprobe      *ebpf.ProgramSpec `ebpf:"execveat_kprobe"`
 	ExecveatKretprobe   *ebpf.ProgramSpec `ebpf:"execveat_kretprobe"`
@@ -235,6 +258,7 @@ type bpfProgramSpecs struct {
 	FreeTp              *ebpf.ProgramSpec `ebpf:"free_tp"`
 	SysExitRaw          *ebpf.ProgramSpec `ebpf:"sys_exit_raw"`
 	SysExitTp           *ebpf.ProgramSpec `ebpf:"sys_exit_tp"`
+	TimesCall           *ebpf.ProgramSpec `ebpf:"times_call"`
 }
 
 // bpfMapSpecs contains maps before they are loaded into the kernel.
@@ -249,6 +273,7 @@ type bpfMapSpecs struct {
 	Lost         *ebpf.MapSpec `ebpf:"lost"`
 	MntnsMap     *ebpf.MapSpec `ebpf:"mntns_map"`
 	Pids         *ebpf.MapSpec `ebpf:"pids"`
+	Reported     *ebpf.MapSpec `ebpf:"reported"`
 	ScratchFree  *ebpf.MapSpec `ebpf:"scratch_free"`
 	ScratchSlots *ebpf.MapSpec `ebpf:"scratch_slots"`
 	Sendings     *ebpf.MapSpec `ebpf:"sendings"`
@@ -311,6 +336,7 @@ type bpfMaps struct {
 	Lost         *ebpf.Map `ebpf:"lost"`
 	MntnsMap     *ebpf.Map `ebpf:"mntns_map"`
 	Pids         *ebpf.Map `ebpf:"pids"`
+	Reported     *ebpf.Map `ebpf:"reported"`
 	ScratchFree  *ebpf.Map `ebpf:"scratch_free"`
 	ScratchSlots *ebpf.Map `ebpf:"scratch_slots"`
 	Sendings     *ebpf.Map `ebpf:"sendings"`
@@ -326,6 +352,7 @@ func (m *bpfMaps) Close() error {
 		m.Lost,
 		m.MntnsMap,
 		m.Pids,
+		m.Reported,
 		m.ScratchFree,
 		m.ScratchSlots,
 		m.Sendings,
@@ -367,15 +394,19 @@ type bpfVariables struct {
 type bpfPrograms struct {
 	ExecRaw             *ebpf.Program `ebpf:"exec_raw"`
 	ExecTp              *ebpf.Program `ebpf:"exec_tp"`
+	Execve32Fentry      *ebpf.Program `ebpf:"execve32_fentry"`
 	Execve32Fexit       *ebpf.Program `ebpf:"execve32_fexit"`
 	Execve32Kprobe      *ebpf.Program `ebpf:"execve32_kprobe"`
 	Execve32Kretprobe   *ebpf.Program `ebpf:"execve32_kretprobe"`
+	ExecveFentry        *ebpf.Program `ebpf:"execve_fentry"`
 	ExecveFexit         *ebpf.Program `ebpf:"execve_fexit"`
 	ExecveKprobe        *ebpf.Program `ebpf:"execve_kprobe"`
 	ExecveKretprobe     *ebpf.Program `ebpf:"execve_kretprobe"`
+	Execveat32Fentry    *ebpf.Program `ebpf:"execveat32_fentry"`
 	Execveat32Fexit     *ebpf.Program `ebpf:"execveat32_fexit"`
 	Execveat32Kprobe    *ebpf.Program `ebpf:"execveat32_kprobe"`
 	Execveat32Kretprobe *ebpf.Program `ebpf:"execveat32_kretprobe"`
+	ExecveatFentry      *ebpf.Program `ebpf:"execveat_fentry"`
 	ExecveatFexit       *ebpf.Program `ebpf:"execveat_fexit"`
 	ExecveatKprobe      *ebpf.Program `ebpf:"execveat_kprobe"`
 	ExecveatKretprobe   *ebpf.Program `ebpf:"execveat_kretprobe"`
@@ -389,21 +420,26 @@ type bpfPrograms struct {
 	FreeTp              *ebpf.Program `ebpf:"free_tp"`
 	SysExitRaw          *ebpf.Program `ebpf:"sys_exit_raw"`
 	SysExitTp           *ebpf.Program `ebpf:"sys_exit_tp"`
+	TimesCall           *ebpf.Program `ebpf:"times_call"`
 }
 
 func (p *bpfPrograms) Close() error {
 	return _BpfClose(
 		p.ExecRaw,
 		p.ExecTp,
+		p.Execve32Fentry,
 		p.Execve32Fexit,
 		p.Execve32Kprobe,
 		p.Execve32Kretprobe,
+		p.ExecveFentry,
 		p.ExecveFexit,
 		p.ExecveKprobe,
 		p.ExecveKretprobe,
+		p.Execveat32Fentry,
 		p.Execveat32Fexit,
 		p.Execveat32Kprobe,
 		p.Execveat32Kretprobe,
+		p.ExecveatFentry,
 		p.ExecveatFexit,
 		p.ExecveatKprobe,
 		p.ExecveatKretprobe,
@@ -417,6 +453,7 @@ func (p *bpfPrograms) Close() error {
 		p.FreeTp,
 		p.SysExitRaw,
 		p.SysExitTp,
+		p.TimesCall,
 	)
 }
 

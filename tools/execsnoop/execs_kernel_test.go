@@ -128,6 +128,19 @@ var execScenes = []scene{
 		r.Filename, r.Comm = &name, s.descriptorComm("4", "leaf")
 		return r
 	})},
+	{"execveat of a long name", func(s *stage) {
+		// The longest that there is: what the kernel makes of it is longer yet.
+		path := leaf(s, "leaf")
+		long := strings.Repeat("/", 4095-len("leaf")) + "leaf"
+		long = "." + long[1:]
+		first := s.program("first", livetest.Call(unix.SYS_EXECVEAT, 3, long, []string{"x"}, nil, 0))
+		name := "/dev/fd/3/" + long
+		for range times {
+			want := ran(s.dir, path, "x")
+			want.Filename = &name
+			s.run(0, func(cmd *exec.Cmd) { cmd.ExtraFiles = []*os.File{s.open(s.dir)} }, []string{first}, ran(s.dir, first, first), want)
+		}
+	}},
 	{"thread", becomes(func(path string, argv, envp []string) livetest.Step {
 		return livetest.Thread(livetest.Call(unix.SYS_EXECVE, path, argv, envp))
 	}, nil)},
@@ -507,6 +520,26 @@ func failureScenes() (scenes []scene) {
 		expect(r.failed("x", unix.EBADF, argv...))
 		expect(r.failed("link", unix.ELOOP, argv...))
 		expect(r.failed("leaf", unix.EINVAL, argv...))
+	})
+	fails("names", func(s *stage, first func(steps ...livetest.Step) row, expect func(want row)) {
+		// The kernel takes 4,095 bytes. Of longer ones 4,127 are shown.
+		dots := strings.Repeat("./", 2500)
+		var steps []livetest.Step
+		lengths := []int{4094, 4095, 4096, 4127, 4128, 5000}
+		for _, n := range lengths {
+			steps = append(steps, livetest.Repeat(times, livetest.Call(unix.SYS_EXECVE, dots[:n-1]+"m", []string{"m"}, nil)))
+		}
+		r := first(steps...)
+		for _, n := range lengths {
+			errno := unix.ENOENT
+			if n > 4095 {
+				errno = unix.ENAMETOOLONG
+			}
+			name := dots[:n-1] + "m"
+			want := r.failed(name[:min(n, 4127)], errno, "m")
+			want.FilenameCut = n > 4127
+			expect(want)
+		}
 	})
 	fails("in a thread", func(s *stage, first func(steps ...livetest.Step) row, expect func(want row)) {
 		argv := []string{"zero", "one"}

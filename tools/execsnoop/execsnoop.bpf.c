@@ -22,6 +22,9 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define INTERP_LEN 256
 #define UNSET 0xffffffff
 #define SIGNAL_GROUP_EXIT 4
+#define EXIT_ZOMBIE 0x20
+/* A name that the kernel takes has up to 4,095 bytes; execveat() puts /dev/fd/N/ before it. */
+#define NAME_SIZE (PATH_MAX + 32)
 
 /* What a record is. All but the last two are parts that come before the exec that they belong to. */
 enum kind {
@@ -40,6 +43,14 @@ enum mark {
 	MARK_EXECVEAT = 2, /* a failed execveat(), not execve(): of one that worked, nobody knows */
 	MARK_UNREADABLE = 4, /* arguments could not be read from the program's memory */
 	MARK_NO_NAME = 8,    /* nor could the file's name */
+	MARK_NAME_CUT = 16,  /* the file's name goes on: the kernel refuses such a one */
+};
+
+/* What times_call gives. 0 is what the kernel gives if it does not run the program. */
+enum answer {
+	ANSWER_SENT = 1, /* the times are on their way */
+	ANSWER_LATER,	 /* they are not complete yet */
+	ANSWER_GONE,	 /* the process is no longer in the kernel's memory */
 };
 
 /* The head of a part. */
@@ -52,7 +63,8 @@ struct part {
 };
 
 struct ancestor {
-	__u32 pid;
+	__u64 start_ns;
+	__u32 pid, unused;
 	__u8 comm[TASK_COMM_LEN];
 };
 
@@ -63,6 +75,7 @@ struct exec {
 	__u8 marks;
 	__u16 filename_len, interp_len, args_len;
 	__u64 time_ns;
+	__u64 start_ns; /* of the process */
 	__u64 cgroup_id;
 	__u64 args_bytes; /* in all, read or not */
 	__u64 env_bytes;
@@ -83,13 +96,14 @@ struct exit {
 	__s32 code; /* as wait(2) gives it */
 	__u64 time_ns, start_ns;
 	__u64 cgroup_id;
+	__u64 leader; /* its struct task_struct, for times_call */
 	__u64 max_rss_pages;
 	__u32 pid, ppid, uid, tid;
 	__u8 comm[TASK_COMM_LEN];
 	__u8 parent_comm[TASK_COMM_LEN];
 };
 
-/* What a process used. It comes when the process is reaped: only then it is complete. */
+/* What a process used. It comes when that is complete: some time after its end. */
 struct times {
 	__u64 id;
 	__u8 kind, unused[7];
@@ -122,15 +136,23 @@ const volatile struct {
 	struct times times;
 	enum kind kind;
 	enum mark mark;
+	enum answer answer;
 } types;
 
-/* A call that has begun, in kprobe mode. */
+/* A call that has begun, in the modes fentry and kprobe. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 2048);
 	__type(key, __u64);
 	__type(value, __u64); /* the pt_regs */
 } calls SEC(".maps");
+
+static __always_inline void forget_call(__u32 tid)
+{
+	__u64 id = (bpf_get_current_pid_tgid() & ~0xffffffffull) | tid;
+
+	bpf_map_delete_elem(&calls, &id);
+}
 
 /* A walk along the arguments that a failed call was given; one for each scratch buffer. */
 struct args_walk {
@@ -169,6 +191,34 @@ struct {
 	__type(value, struct sending);
 } sendings SEC(".maps");
 
+/*
+ * What was reported last of each thread, by its number: of the spares of a program, the first that
+ * runs reports an event. Threads may share a slot, and then one event is reported again, which user
+ * space finds out.
+ */
+#define REPORTED_SLOTS 8192
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, REPORTED_SLOTS);
+	__type(key, __u32);
+	__type(value, __u64);
+} reported SEC(".maps");
+
+/*
+ * Whether an event was reported, or is now to be. This comes before anything is taken that an event
+ * may be lost for the want of, so that it is not lost by each of the spares.
+ */
+static __always_inline bool again(const struct task_struct *task, __u64 event)
+{
+	__u32 slot = (__u32)BPF_CORE_READ(task, pid) % REPORTED_SLOTS;
+	__u64 *last = bpf_map_lookup_elem(&reported, &slot);
+
+	if (!last || *last == event)
+		return true;
+	*last = event;
+	return false;
+}
+
 /* Tells one run of a program from every other, with nothing to remember about it. */
 static __always_inline __u64 id_of(const struct task_struct *task)
 {
@@ -189,6 +239,10 @@ static __always_inline void part_head(struct scratch *s, __u64 id, __u8 kind)
 	p->dev = 0;
 }
 
+/*
+ * Loops stand within each other, each in a global function: the verifier then goes through the turns
+ * of each once, and not through those of all.
+ */
 static __always_inline int send_step(struct sending *m, struct scratch *s)
 {
 	if (m->left <= CHUNK)
@@ -212,16 +266,24 @@ __noinline int send_some_steps(__u32 slot)
 
 	if (!s || !m)
 		return 1;
-	for (int i = 0; i < 16; i++)
+	for (int i = 0; i < 4; i++)
 		if (send_step(m, s))
+			return 1;
+	return 0;
+}
+
+__noinline int send_more_steps(__u32 slot)
+{
+	for (int i = 0; i < 32; i++)
+		if (send_some_steps(slot))
 			return 1;
 	return 0;
 }
 
 __noinline int send_steps(__u32 slot)
 {
-	for (int i = 0; i < 256; i++)
-		if (send_some_steps(slot))
+	for (int i = 0; i < 32; i++)
+		if (send_more_steps(slot))
 			return 0;
 	return 1;
 }
@@ -271,7 +333,9 @@ static __noinline long send_ancestors(struct scratch *s, __u64 id)
 		parent = BPF_CORE_READ(task, real_parent, group_leader);
 		if (!parent || parent == task || !BPF_CORE_READ(parent, tgid))
 			break;
+		a[i].start_ns = BPF_CORE_READ(parent, start_boottime);
 		a[i].pid = pid_of(parent);
+		a[i].unused = 0;
 		BPF_CORE_READ_STR_INTO(&a[i].comm, parent, comm);
 		task = parent;
 		n = i + 1;
@@ -326,6 +390,7 @@ static __always_inline void describe(struct exec *e, __u64 id)
 	e->interp_len = 0;
 	e->args_len = 0;
 	e->time_ns = bpf_ktime_get_boot_ns();
+	e->start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
 	e->cgroup_id = bpf_get_current_cgroup_id();
 	e->args_bytes = 0;
 	e->env_bytes = 0;
@@ -363,7 +428,7 @@ static __always_inline __u64 length(long n, __u32 size)
 }
 
 /* An exec has worked: its arguments stand in the new memory, in one piece. */
-static __always_inline int worked(struct linux_binprm *bprm)
+static __always_inline int worked(struct linux_binprm *bprm, __u32 old_tid)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct mm_struct *mm = BPF_CORE_READ(task, mm);
@@ -374,13 +439,18 @@ static __always_inline int worked(struct linux_binprm *bprm)
 	__u32 slot;
 	long n;
 
-	if (!wanted() || scratch_take(&slot))
+	/* A thread that execs takes the number of the first one, and its call ends under that. */
+	if ((__u32)bpf_get_current_pid_tgid() != old_tid)
+		forget_call(old_tid);
+	if (!wanted())
+		return 0;
+	id = id_of(task);
+	if (again(task, id) || scratch_take(&slot))
 		return 0;
 	s = bpf_map_lookup_elem(&scratch_slots, &slot);
 	m = bpf_map_lookup_elem(&sendings, &slot);
 	if (!s || !m)
 		return 0;
-	id = id_of(task);
 	if (send_extras(s, slot, id, true))
 		goto out;
 	e = (struct exec *)s->record;
@@ -406,8 +476,8 @@ static __always_inline int worked(struct linux_binprm *bprm)
 	e->args_bytes = bytes;
 	e->env_bytes = BPF_CORE_READ(mm, env_end) - BPF_CORE_READ(mm, env_start);
 	e->argc = BPF_CORE_READ(bprm, argc);
-	n = bpf_probe_read_kernel_str(&s->record[off], PATH_MAX, BPF_CORE_READ(bprm, filename));
-	len = length(n, PATH_MAX);
+	n = bpf_probe_read_kernel_str(&s->record[off], NAME_SIZE, BPF_CORE_READ(bprm, filename));
+	len = length(n, NAME_SIZE);
 	e->filename_len = len;
 	off += len;
 	if (BPF_CORE_READ(bprm, interp) != BPF_CORE_READ(bprm, filename)) {
@@ -419,7 +489,7 @@ static __always_inline int worked(struct linux_binprm *bprm)
 	}
 	left = m->left;
 	barrier_var(left); /* one comparison, as the verifier wants it */
-	if (left <= CHUNK && off <= sizeof(struct exec) + PATH_MAX + INTERP_LEN &&
+	if (left <= CHUNK && off <= sizeof(struct exec) + NAME_SIZE + INTERP_LEN &&
 	    !bpf_probe_read_user(&s->record[off], left, (void *)m->from)) {
 		e->args_len = left;
 		off += left;
@@ -498,8 +568,16 @@ __noinline int args_some_steps(__u32 slot)
 
 	if (!s || !w)
 		return 1;
-	for (int i = 0; i < 16; i++)
+	for (int i = 0; i < 4; i++)
 		if (args_step(w, s))
+			return 1;
+	return 0;
+}
+
+__noinline int args_more_steps(__u32 slot)
+{
+	for (int i = 0; i < 32; i++)
+		if (args_some_steps(slot))
 			return 1;
 	return 0;
 }
@@ -507,8 +585,8 @@ __noinline int args_some_steps(__u32 slot)
 /* Walks up to 8,192 arguments or 8 MiB. */
 __noinline int args_steps(__u32 slot)
 {
-	for (int i = 0; i < 512; i++)
-		if (args_some_steps(slot))
+	for (int i = 0; i < 64; i++)
+		if (args_more_steps(slot))
 			return 0;
 	return 1;
 }
@@ -521,6 +599,8 @@ static __always_inline int failed(const struct pt_regs *regs, __s32 ret, bool at
 	struct args_walk *w;
 	struct scratch *s;
 	struct exec *e;
+	const char *name;
+	char next = 0;
 	__u64 id, len;
 	__u32 slot;
 	long n;
@@ -562,11 +642,13 @@ static __always_inline int failed(const struct pt_regs *regs, __s32 ret, bool at
 	e->args_bytes = w->bytes;
 	e->marks = (compat ? MARK_COMPAT : 0) | (at ? MARK_EXECVEAT : 0) |
 		   (w->unreadable ? MARK_UNREADABLE : 0);
-	n = bpf_probe_read_user_str(&s->record[sizeof(struct exec)], PATH_MAX,
-				    (void *)(at ? args.a[1] : args.a[0]));
+	name = (const char *)(at ? args.a[1] : args.a[0]);
+	n = bpf_probe_read_user_str(&s->record[sizeof(struct exec)], NAME_SIZE, name);
 	if (n < 0)
 		e->marks |= MARK_NO_NAME;
-	len = length(n, PATH_MAX);
+	else if (n == NAME_SIZE && (bpf_probe_read_user(&next, 1, name + NAME_SIZE - 1) || next))
+		e->marks |= MARK_NAME_CUT;
+	len = length(n, NAME_SIZE);
 	e->filename_len = len;
 	event_send(s->record, sizeof(struct exec) + len);
 out:
@@ -577,13 +659,13 @@ out:
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(exec_tp, struct task_struct *task, int old_tid, struct linux_binprm *bprm)
 {
-	return worked(bprm);
+	return worked(bprm, old_tid);
 }
 
 SEC("raw_tp/sched_process_exec")
 int BPF_PROG(exec_raw, struct task_struct *task, int old_tid, struct linux_binprm *bprm)
 {
-	return worked(bprm);
+	return worked(bprm, old_tid);
 }
 
 /* What wait(2) will give: of the group, or of its leader if its threads ended one by one. */
@@ -596,19 +678,22 @@ static __always_inline __s32 exit_code(const struct task_struct *task)
 
 static __always_inline int ends(const struct task_struct *task)
 {
+	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
 	struct task_struct *parent = BPF_CORE_READ(task, real_parent, group_leader);
+	__u64 id = id_of(task);
 	struct exit e;
 
 	if (BPF_CORE_READ(task, signal, live.counter))
 		return 0;
-	if (wanted()) {
-		e.id = id_of(task);
+	if (wanted() && !again(task, ~id)) {
+		e.id = id;
 		e.kind = KIND_EXIT;
 		__builtin_memset(e.unused, 0, sizeof(e.unused));
 		e.code = exit_code(task);
 		e.time_ns = bpf_ktime_get_boot_ns();
-		e.start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
+		e.start_ns = BPF_CORE_READ(leader, start_boottime);
 		e.cgroup_id = bpf_get_current_cgroup_id();
+		e.leader = (__u64)leader;
 		e.max_rss_pages = BPF_CORE_READ(task, signal, maxrss);
 		e.pid = current_pid();
 		e.tid = current_tid();
@@ -633,21 +718,75 @@ int BPF_PROG(exit_raw, struct task_struct *task)
 	return ends(task);
 }
 
-/* A process that was reaped, a grace period ago: what all its threads used has been added up. */
+/* What the threads of a process have used, but for those that are not yet released. */
+static __always_inline void times_of(const struct task_struct *leader, __u64 id, struct times *t)
+{
+	t->id = id;
+	t->kind = KIND_TIMES;
+	t->user_ns = BPF_CORE_READ(leader, signal, utime);
+	t->system_ns = BPF_CORE_READ(leader, signal, stime);
+	t->runtime_ns = BPF_CORE_READ(leader, signal, sum_sched_runtime);
+}
+
+/* Not an event of its own: an exit is shown without if it can't be sent, and user space asks again. */
+static __always_inline long times_send(struct times *t)
+{
+	return bpf_ringbuf_output(&events, t, sizeof(*t), BPF_RB_NO_WAKEUP);
+}
+
+/*
+ * A process that was reaped, a grace period ago. On a machine that is idle, or that puts callbacks
+ * off (CONFIG_RCU_LAZY, since 6.2), this comes seconds later, and user space asks before.
+ */
 static __always_inline int freed(const struct task_struct *task)
 {
 	struct times t = {};
 
 	if (BPF_CORE_READ(task, pid) != BPF_CORE_READ(task, tgid))
 		return 0;
-	t.id = id_of(task);
-	t.kind = KIND_TIMES;
-	t.user_ns = BPF_CORE_READ(task, signal, utime);
-	t.system_ns = BPF_CORE_READ(task, signal, stime);
-	t.runtime_ns = BPF_CORE_READ(task, signal, sum_sched_runtime);
-	/* If it can't be sent, the exit is shown without; it is not an event of its own. */
-	bpf_ringbuf_output(&events, &t, sizeof(t), BPF_RB_NO_WAKEUP);
+	times_of(task, id_of(task), &t);
+	times_send(&t);
 	return 0;
+}
+
+/* Whether a pointer still leads to the process with that id. */
+static __always_inline bool is(const struct task_struct *leader, __u64 id)
+{
+	return BPF_CORE_READ(leader, usage.refs.counter) && id_of(leader) == id; /* in this order */
+}
+
+/*
+ * Sends what a process has used that has ended, for user space to ask; its leader may be a stale
+ * pointer. What was read counts only if the task was still in use and itself afterwards, as it was
+ * then neither freed nor another meanwhile. The result is an enum answer.
+ */
+SEC("raw_tp/call")
+int BPF_PROG(times_call, const struct task_struct *leader, __u64 id)
+{
+	struct times t = {};
+	bool zombie;
+
+	if (!is(leader, id))
+		return ANSWER_GONE;
+	zombie = BPF_CORE_READ(leader, exit_state) == EXIT_ZOMBIE;
+	if (!zombie && BPF_CORE_READ(leader, sighand))
+		return ANSWER_LATER;
+	times_of(leader, id, &t);
+	if (zombie) {
+		/* The last of its threads, and off its CPU for good: it will use no more. */
+		if (!bpf_core_field_exists(leader->on_cpu) || BPF_CORE_READ(leader, on_cpu) ||
+		    BPF_CORE_READ(leader, on_rq) || BPF_CORE_READ(leader, signal, nr_threads) != 1)
+			return ANSWER_LATER;
+		t.user_ns += BPF_CORE_READ(leader, utime);
+		t.system_ns += BPF_CORE_READ(leader, stime);
+		t.runtime_ns += BPF_CORE_READ(leader, se.sum_exec_runtime);
+		/* It is marked as being reaped before its times are added to the others'. */
+		if (BPF_CORE_READ(leader, exit_state) != EXIT_ZOMBIE)
+			return ANSWER_LATER;
+	}
+	if (!is(leader, id))
+		return ANSWER_GONE;
+	return times_send(&t) ? ANSWER_LATER : ANSWER_SENT;
 }
 
 SEC("tp_btf/sched_process_free")
@@ -662,15 +801,26 @@ int BPF_PROG(free_raw, struct task_struct *task)
 	return freed(task);
 }
 
-/* The functions behind the system calls, in the modes fentry and kprobe; only failures are of interest. */
+/*
+ * The functions behind the system calls, in the modes fentry and kprobe; only failures are of interest.
+ * A call that ends is taken out of those that have begun: of spares, the first that does so has it.
+ */
 static __always_inline int begin(const struct pt_regs *regs)
 {
 	__u64 id = bpf_get_current_pid_tgid(), value = (__u64)regs;
 
-	/* An exec that works may end under another thread id, so an entry may be an old one. */
 	if (bpf_map_update_elem(&calls, &id, &value, BPF_ANY))
 		count_lost(LOST_INFLIGHT_FULL);
 	return 0;
+}
+
+static __always_inline int end(const struct pt_regs *regs, __s32 ret, bool at, bool compat)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+
+	if (bpf_map_delete_elem(&calls, &id))
+		return 0;
+	return failed(regs, ret, at, compat, true);
 }
 
 static __always_inline int end_kept(__s32 ret, bool at, bool compat)
@@ -681,15 +831,21 @@ static __always_inline int end_kept(__s32 ret, bool at, bool compat)
 	if (!kept)
 		return 0;
 	regs = *kept;
-	bpf_map_delete_elem(&calls, &id);
+	if (bpf_map_delete_elem(&calls, &id))
+		return 0;
 	return failed((const struct pt_regs *)regs, ret, at, compat, false);
 }
 
 #define SYSCALL_HOOKS(name, fn, at, compat)                             \
+	SEC("fentry/" fn)                                               \
+	int BPF_PROG(name##_fentry, const struct pt_regs *regs)         \
+	{                                                               \
+		return begin(regs);                                     \
+	}                                                               \
 	SEC("fexit/" fn)                                                \
 	int BPF_PROG(name##_fexit, const struct pt_regs *regs, int ret) \
 	{                                                               \
-		return failed(regs, ret, at, compat, true);             \
+		return end(regs, ret, at, compat);                      \
 	}                                                               \
 	SEC("kprobe/" fn)                                               \
 	int BPF_KPROBE(name##_kprobe, const struct pt_regs *regs)       \

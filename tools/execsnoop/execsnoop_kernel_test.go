@@ -53,6 +53,7 @@ type row struct {
 
 	Filename       *string
 	FilenameBytes  []byte `json:"filename_bytes"`
+	FilenameCut    bool   `json:"filename_cut"`
 	Interpreter    *string
 	Exe            *string
 	ExeBytes       []byte `json:"exe_bytes"`
@@ -127,8 +128,8 @@ func number[T any](p *T) string {
 // all says in one text what the keys of an exec hold, but for the time, the CPU
 // and the id.
 func (r *row) all() string {
-	return fmt.Sprintf("pid=%d tid=%d ppid=%d uid=%d comm=%q cgroup=%d parent=%q file=%q interp=%q exe=%q args=%s missing=%d,%d unreadable=%t cwd=%q ret=%d error=%s tty=%s loginuid=%s sessionid=%s ancestors=%v env=%q",
-		r.PID, r.TID, r.PPID, r.UID, livetest.Exact(&r.Comm, r.CommBytes), r.CgroupID, livetest.Exact(&r.ParentComm, r.ParentCommBytes), r.filename(),
+	return fmt.Sprintf("pid=%d tid=%d ppid=%d uid=%d comm=%q cgroup=%d parent=%q file=%s cut=%t interp=%q exe=%q args=%s missing=%d,%d unreadable=%t cwd=%q ret=%d error=%s tty=%s loginuid=%s sessionid=%s ancestors=%v env=%q",
+		r.PID, r.TID, r.PPID, r.UID, livetest.Exact(&r.Comm, r.CommBytes), r.CgroupID, livetest.Exact(&r.ParentComm, r.ParentCommBytes), summarize([]string{r.filename()}), r.FilenameCut,
 		livetest.Exact(r.Interpreter, nil), livetest.Exact(r.Exe, r.ExeBytes), summarize(r.args()), r.ArgsMissing, r.BytesMissing, r.ArgsUnreadable,
 		livetest.Exact(r.Cwd, r.CwdBytes), r.Ret, number(r.Error), number(r.TTY), number(r.Loginuid), number(r.Sessionid), r.Ancestors, r.Env)
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"math/bits"
 	"os"
@@ -20,30 +19,35 @@ type ended struct {
 	bpfExit
 	ran          time.Duration // since the exec, or since the process began
 	user, system time.Duration
-	reaped       bool // user and system are known
+	timed        bool // user and system are known
 }
 
-// patience is how long an end waits for what the process used in all. That comes
-// when its parent has taken note of it; a zombie is shown without.
-const patience = 2 * time.Second
+// timesCall is the program to ask for what a process used.
+const timesCall = "times_call"
 
-// mostPatience is how long it waits if the process has been reaped. The kernel tells
-// what it used only after a grace period, which on an idle machine takes seconds.
-const mostPatience = 10 * time.Second
+// An end waits for what the process used in all. The kernel tells that by itself a
+// grace period after the process was reaped: mostly within the first of these
+// times, and sometimes many seconds later. So it is asked then. It knows, unless
+// the process still gives its memory back or is held by a debugger; after the
+// second of these times the end is shown without.
+const (
+	askAfter = 50 * time.Millisecond
+	patience = 2 * time.Second
+)
 
 func (e *ended) signal() unix.Signal { return unix.Signal(e.Code & 0x7f) }
 func (e *ended) dumped() bool        { return e.Code&0x80 != 0 }
 func (e *ended) status() int         { return int(e.Code>>8) & 0xff }
 
-// reaped adds what a process used to its end, and shows that.
-func (p *printer) reaped(r *trace.Run, t *bpfTimes) error {
+// times adds what a process used to its end, and shows that.
+func (p *printer) times(r *trace.Run, t *bpfTimes) error {
 	i := slices.IndexFunc(p.ending, func(e *ended) bool { return e.Id == t.Id })
 	if i < 0 {
-		return nil // not one of ours
+		return nil // not one of ours, or told already
 	}
 	e := p.ending[i]
 	e.user, e.system = share(t.UserNs, t.SystemNs, t.RuntimeNs)
-	e.reaped = true
+	e.timed = true
 	p.ending = slices.Delete(p.ending, i, i+1)
 	return p.showEnd(r, e)
 }
@@ -72,7 +76,7 @@ func (p *printer) end(record []byte) error {
 		return err
 	}
 	// Of threads that end at once, each may find that it is the last one.
-	if slices.ContainsFunc(p.ending, func(other *ended) bool { return other.Id == e.Id }) {
+	if p.exits.Again(e.Id) {
 		return nil
 	}
 	since := e.StartNs
@@ -85,15 +89,17 @@ func (p *printer) end(record []byte) error {
 	return nil
 }
 
-// waiting reports whether the end of a process still waits for what it used.
-func (p *printer) waiting() bool { return len(p.ending) > 0 }
-
-// drained shows the ends that have waited long enough.
+// drained asks for what ended processes used, and shows the ends that have waited
+// long enough.
 func (p *printer) drained(r *trace.Run) error {
 	latest := now()
-	for i := 0; i < len(p.ending) && p.ending[i].TimeNs+uint64(patience) < latest; {
+	for i := 0; i < len(p.ending); {
 		e := p.ending[i]
-		if e.TimeNs+uint64(mostPatience) >= latest && gone(e.Pid) {
+		if e.TimeNs+uint64(askAfter) >= latest {
+			break // as those behind it
+		}
+		if e.TimeNs+uint64(patience) >= latest {
+			p.ask(r, e)
 			i++
 			continue
 		}
@@ -105,9 +111,26 @@ func (p *printer) drained(r *trace.Run) error {
 	return nil
 }
 
-// gone reports whether there is no process of that number, not even a zombie.
-func gone(pid uint32) bool {
-	return pid != 0 && errors.Is(unix.Kill(int(pid), 0), unix.ESRCH)
+// last asks once more, for those that have ended just now.
+func (p *printer) last(r *trace.Run) {
+	for _, e := range p.ending {
+		p.ask(r, e)
+	}
+}
+
+// ask has the kernel side send what a process used, if that is known by now.
+func (p *printer) ask(r *trace.Run, e *ended) {
+	if p.askTimes != nil && p.askTimes(r, e) != nil {
+		p.askTimes = nil
+	}
+}
+
+func callTimes(r *trace.Run, e *ended) error {
+	_, err := r.Call(timesCall, e.Leader, e.Id)
+	if err != nil {
+		r.Say("not seen here: CPU times of some processes: " + err.Error())
+	}
+	return err
 }
 
 // finish shows what still waits, and the summary.
@@ -127,7 +150,7 @@ func (p *printer) finish(r *trace.Run) error {
 // showEnd writes the end of a process, or counts it.
 func (p *printer) showEnd(r *trace.Run, e *ended) error {
 	o := p.opts
-	delete(p.depths, e.Pid)
+	p.depths.forget(process{e.Pid, e.StartNs})
 	if p.counts.hidden(e.Id) || o.nameRE != nil && !o.nameRE.Match(text(e.Comm[:])) {
 		return nil
 	}
@@ -167,7 +190,7 @@ func (p *printer) appendEnd(dst []byte, e *ended, wall int64) []byte {
 	}
 	dst = output.AppendDuration(append(dst, " after "...), int64(e.ran), time.Second, 6, 0)
 	dst = append(dst, " s"...)
-	if e.reaped {
+	if e.timed {
 		dst = output.AppendDuration(append(dst, ", user "...), int64(e.user), time.Second, 6, 0)
 		dst = output.AppendDuration(append(dst, " s, system "...), int64(e.system), time.Second, 6, 0)
 		dst = append(dst, " s"...)
@@ -203,8 +226,8 @@ func appendEndJSON(dst []byte, e *ended, wall int64) []byte {
 	}
 	j.Bool("core_dumped", e.dumped())
 	j.Uint("duration_ns", uint64(e.ran))
-	uintOrNull(&j, "user_ns", uint64(e.user), e.reaped)
-	uintOrNull(&j, "system_ns", uint64(e.system), e.reaped)
+	uintOrNull(&j, "user_ns", uint64(e.user), e.timed)
+	uintOrNull(&j, "system_ns", uint64(e.system), e.timed)
 	j.Uint("max_rss_bytes", e.MaxRssPages*pageKiB*1024)
 	return j.End()
 }

@@ -88,9 +88,22 @@ func (p *printing) written(t *testing.T) []string {
 	return lines
 }
 
-// An end waits until its process is reaped, for two seconds.
+// An end waits until it is known what its process used, for two seconds. After a
+// moment the kernel is asked for it, again and again.
 func TestEndsWait(t *testing.T) {
 	p := newPrinting(t, "--exit-only")
+	var asked []uint64
+	p.askTimes = func(_ *trace.Run, e *ended) error {
+		asked = append(asked, e.Id)
+		return nil
+	}
+	expectAsked := func(what string, ids ...uint64) {
+		t.Helper()
+		if !slices.Equal(asked, ids) {
+			t.Errorf("%s: %v were asked for, not %v", what, asked, ids)
+		}
+		asked = nil
+	}
 	p.begin = 0
 	booted := now()
 	pid := uint32(0)
@@ -105,8 +118,8 @@ func TestEndsWait(t *testing.T) {
 		for _, line := range lines {
 			got = append(got, uint32(line[17]-'0')) // behind PCOMM
 		}
-		if !slices.Equal(got, pids) || p.waiting() != waiting {
-			t.Errorf("%s: the ends of %v are shown, not of %v; others wait: %v", what, got, pids, p.waiting())
+		if !slices.Equal(got, pids) || (len(p.ending) > 0) != waiting {
+			t.Errorf("%s: the ends of %v are shown, not of %v; others wait: %v", what, got, pids, (len(p.ending) > 0))
 		}
 	}
 	expect("at the start", false)
@@ -122,6 +135,15 @@ func TestEndsWait(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect("at once", true)
+	expectAsked("at once")
+	p.ending[0].TimeNs -= uint64(askAfter)
+	for range 2 {
+		if err := p.drained(p.r); err != nil {
+			t.Fatal(err)
+		}
+		expect("after a moment", true)
+		expectAsked("after a moment", 1)
+	}
 	p.feed(t, reaped{Id: 2})
 	expect("when it is said to be reaped again", true)
 	p.ending[0].TimeNs -= uint64(patience + time.Millisecond)
@@ -129,6 +151,10 @@ func TestEndsWait(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect("after two seconds", true, 1)
+	expectAsked("after two seconds")
+	p.last(p.r)
+	expect("at last", true)
+	expectAsked("at last", 3)
 	p.feed(t, reaped{Id: 1}) // too late
 	expect("when the first is reaped late", true)
 	end(0)
@@ -142,14 +168,37 @@ func TestEndsWait(t *testing.T) {
 	expect("after the end", false)
 }
 
+// A kernel that can't be asked is asked once.
+func TestAskingFails(t *testing.T) {
+	p := newPrinting(t, "--exit-only")
+	asked := 0
+	p.askTimes = func(*trace.Run, *ended) error { asked++; return errors.New("no") }
+	p.feed(t, exited{Id: 1, TimeNs: now() - uint64(askAfter), Pid: 1})
+	for range 3 {
+		if err := p.drained(p.r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.last(p.r)
+	if asked != 1 {
+		t.Errorf("it is asked %d times", asked)
+	}
+	p.feed(t, reaped{Id: 1})
+	if lines := p.written(t); len(lines) != 1 || !strings.Contains(lines[0], "user") {
+		t.Errorf("%q", lines)
+	}
+}
+
 // Two threads that end at once may each be found to be the last.
 func TestEndsAreShownOnce(t *testing.T) {
 	p := newPrinting(t, "--exit")
 	p.feed(t, exited{Id: 7, Pid: 7, Tid: 7, TimeNs: now()})
 	p.feed(t, exited{Id: 7, Pid: 7, Tid: 8, TimeNs: now()})
 	p.feed(t, reaped{Id: 7})
-	if lines := p.written(t); len(lines) != 1 || p.waiting() {
-		t.Errorf("%q; more wait: %v", lines, p.waiting())
+	p.feed(t, exited{Id: 7, Pid: 7, Tid: 8, TimeNs: now()}) // from a spare, late
+	p.feed(t, reaped{Id: 7})
+	if lines := p.written(t); len(lines) != 1 || len(p.ending) > 0 {
+		t.Errorf("%q; %d more wait", lines, len(p.ending))
 	}
 }
 
@@ -200,9 +249,9 @@ func TestEveryRowOfAnEnd(t *testing.T) {
 		t.Logf("pages of %d KiB", pageKiB)
 	}
 	for _, test := range []struct {
-		code   int32
-		reaped bool
-		want   string
+		code  int32
+		timed bool
+		want  string
 	}{
 		{0, false, "  0 <exited with 0 after 1.500000 s"},
 		{0, true, "  0 <exited with 0 after 1.500000 s, user 0.500000 s, system 0.250000 s"},
@@ -215,8 +264,8 @@ func TestEveryRowOfAnEnd(t *testing.T) {
 	} {
 		p := newPrinting(t, "--exit-only")
 		e := &ended{bpfExit: bpfExit{Code: test.code, MaxRssPages: mem * 4 / pageKiB, Pid: 1, Ppid: 2, Comm: comm("x")}, ran: 1_500_000_000}
-		if test.reaped {
-			e.user, e.system, e.reaped = 500_000_000, 250_000_000, true
+		if test.timed {
+			e.user, e.system, e.timed = 500_000_000, 250_000_000, true
 		}
 		want := "x                1       2       " + test.want + tail + "\n"
 		if got := string(p.appendEnd(nil, e, 0)); got != want {

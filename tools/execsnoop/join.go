@@ -48,7 +48,7 @@ func (p *printer) handle(r *trace.Run, record []byte) error {
 	switch kind := bpfKind(record[kindAt]); kind {
 	case bpfKindKIND_EXEC:
 		s, err := p.start(record)
-		if err != nil {
+		if err != nil || s.Ret >= 0 && p.execs.Again(s.Id) {
 			return err
 		}
 		return p.showStart(r, s)
@@ -59,7 +59,7 @@ func (p *printer) handle(r *trace.Run, record []byte) error {
 		if _, err := events.Decode(&t, record); err != nil {
 			return err
 		}
-		return p.reaped(r, &t)
+		return p.times(r, &t)
 	default:
 		return p.part(kind, record)
 	}
@@ -91,6 +91,7 @@ func (p *printer) part(kind bpfKind, record []byte) error {
 	case bpfKindKIND_CWD:
 		of.cwd = path(rest, paths.Marks(head.Marks))
 	case bpfKindKIND_ANCESTORS:
+		of.ancestors = nil
 		for len(rest) > 0 {
 			var a bpfAncestor
 			if rest, err = events.Decode(&a, rest); err != nil {
@@ -145,18 +146,28 @@ func (p *printer) start(record []byte) (*started, error) {
 		delete(p.parts, s.Id)
 		args = append(of.args, args...)
 		s.exe, s.cwd, s.ancestors = of.exe, of.cwd, of.ancestors
-		s.env = p.variables(of.env)
+		s.env = p.variables(last(of.env, s.EnvBytes))
+	}
+	if s.Ret >= 0 {
+		args = last(args, s.ArgsBytes)
 	}
 	if limit := int(p.opts.maxBytes); len(args) > limit {
 		args = args[:limit]
 	}
 	s.bytesMissing = s.ArgsBytes - min(s.ArgsBytes, uint64(len(args)))
-	if uint32(s.Marks)&uint32(bpfMarkMARK_UNREADABLE) == 0 || s.Ret < 0 {
+	if !s.marked(bpfMarkMARK_UNREADABLE) || s.Ret < 0 {
 		s.args = split(args)
 	}
 	s.argsMissing = uint64(s.Argc) - min(uint64(s.Argc), uint64(len(s.args)))
 	s.ownArgs()
 	return s, nil
+}
+
+// last gives the last n bytes of b. There are more if the parts of an exec came
+// twice, first from a program that could not send all of them and then from its
+// spare.
+func last(b []byte, n uint64) []byte {
+	return b[len(b)-int(min(n, uint64(len(b)))):]
 }
 
 // split takes strings apart that end in a NUL, all but perhaps the last.

@@ -246,6 +246,41 @@ func TestPartsOfAnotherExecStayAway(t *testing.T) {
 	}
 }
 
+// Of a program and its spares, one may begin to send an exec and fail, and the next
+// send it all.
+func TestPartsThatComeTwice(t *testing.T) {
+	for _, size := range []int{100, 5000, 100_000} {
+		for first := range len(parted(1, size).records()) {
+			p := printerOf(t, "--env", "ID")
+			records := parted(1, size).records()
+			feed(t, p, &trace.Run{}, records[:first]...)
+			records = parted(1, size).records()
+			feed(t, p, &trace.Run{}, records[:len(records)-1]...)
+			s, err := p.start(records[len(records)-1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := isParted(s, size); err != nil {
+				t.Fatalf("%d of %d records came before: %v", first, len(records), err)
+			}
+		}
+	}
+}
+
+// An exec that spares report again is shown once.
+func TestExecsAreShownOnce(t *testing.T) {
+	p := newPrinting(t, "--json", "-x")
+	for range 3 {
+		for id := range uint64(5) {
+			p.feed(t, parted(id, 5000))
+		}
+		p.feed(t, execed{bpfExec: bpfExec{Id: 9, Ret: -2}, filename: "/x"}) // failures have no id of their own
+	}
+	if lines := p.written(t); len(lines) != 5+3 || len(p.parts) > 0 {
+		t.Errorf("%d rows, and parts of %d execs: %q", len(lines), len(p.parts), lines)
+	}
+}
+
 // Where the last records of many execs are lost, what is kept of them is bounded,
 // and an exec that is under way meanwhile is whole.
 func TestPartsWithoutAnExecAreBounded(t *testing.T) {
@@ -315,12 +350,15 @@ func TestExecsAllocateLittle(t *testing.T) {
 	p, r := printerOf(t), &trace.Run{Out: output.NewWriter(&bytes.Buffer{})}
 	record := execed{bpfExec: bpfExec{Id: 1, Comm: comm("ls")}, filename: "/bin/ls", args: []string{"ls", "-l"}}.records()[0]
 	var err error
+	id := uint64(0)
 	n := testing.AllocsPerRun(1000, func() {
+		id++
+		copy(record, raw(&id))
 		if e := p.handle(r, record); e != nil {
 			err = e
 		}
 	})
-	if n > 4 || err != nil { // the exec, and its list growing
+	if n > 5 || err != nil { // the exec, its list growing, and the id here
 		t.Errorf("%v allocations an exec, %v", n, err)
 	}
 }

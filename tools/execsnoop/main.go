@@ -43,7 +43,7 @@ func run(ctx context.Context, env *cli.Env) error {
 		Header:  p.header(),
 		Handle:  p.handle,
 		Drained: p.drained,
-		Waiting: p.waiting,
+		Last:    p.last,
 		Finish:  p.finish,
 	})
 }
@@ -53,16 +53,18 @@ func run(ctx context.Context, env *cli.Env) error {
 func hooks(fails, exits bool) []attach.Hook {
 	all := []attach.Hook{{
 		Name: "exec", Sees: "programs that are run",
-		Choices: []attach.Choice{{Mode: attach.Auto, Programs: []string{"exec"}, Needs: []string{"exec"}}},
+		Choices: []attach.Choice{{
+			Mode: attach.Auto, Programs: []string{"exec"}, Needs: []string{"exec"}, Repeatable: []string{"exec"},
+		}},
 	}}
 	if fails {
 		const seccomp = "execs that a seccomp filter refuses before they begin"
 		calls, ats := []string{"execve", "execve32"}, []string{"execveat", "execveat32"}
-		kprobe := []string{"kretprobe", "kprobe"}
+		fentry, kprobe := []string{"fexit", "fentry"}, []string{"kretprobe", "kprobe"}
 		all = append(all, attach.Hook{
 			Name: "failures", Sees: "programs that could not be run",
 			Choices: []attach.Choice{
-				attach.Choose(attach.Fentry, calls, "fexit").Without(seccomp),
+				attach.Choose(attach.Fentry, calls, fentry...).Without(seccomp).Repeating(),
 				attach.Choose(attach.Kprobe, calls, kprobe...).Without(seccomp),
 				{Mode: attach.Tracepoint, Programs: []string{"sys_exit"}, Needs: []string{"sys_exit"}},
 			},
@@ -72,16 +74,16 @@ func hooks(fails, exits bool) []attach.Hook {
 			Name: "execveat", Sees: "programs that could not be run by execveat()", Optional: true,
 			Unless: attach.Tracepoint,
 			Choices: []attach.Choice{
-				attach.Choose(attach.Fentry, ats, "fexit"),
+				attach.Choose(attach.Fentry, ats, fentry...).Repeating(),
 				attach.Choose(attach.Kprobe, ats, kprobe...),
 			},
 		})
 	}
 	if exits {
-		programs := []string{"exit", "free"}
+		programs := []string{"exit", "free", timesCall}
 		all = append(all, attach.Hook{
 			Name: "exits", Sees: "how programs end",
-			Choices: []attach.Choice{{Mode: attach.Auto, Programs: programs, Needs: programs}},
+			Choices: []attach.Choice{{Mode: attach.Auto, Programs: programs, Needs: programs, Repeatable: []string{"exit"}}},
 		})
 	}
 	return all

@@ -128,11 +128,11 @@ func TestHooksAndObjectAgree(t *testing.T) {
 		// unused begin the names of the programs that are for other options.
 		unused []string
 	}{
-		{"", []string{"execve", "sys_exit", "exit_", "free", "follow"}},
-		{"-x", []string{"exit_", "free", "follow"}},
+		{"", []string{"execve", "sys_exit", "exit_", "free", "times", "follow"}},
+		{"-x", []string{"exit_", "free", "times", "follow"}},
 		{"--exit", []string{"execve", "sys_exit", "follow"}},
 		{"-x --summary --pid 1 --follow", []string{"follow_exit"}}, // exit_* do that too
-		{"-x --pid 1 --follow", []string{"exit_", "free"}},
+		{"-x --pid 1 --follow", []string{"exit_", "free", "times"}},
 	} {
 		o := printerOf(t, strings.Fields(test.args)...).opts
 		all := append(hooks(o.fails, o.exits()), o.Filter.Hooks(o.exits())...)
@@ -242,7 +242,7 @@ func TestConstantsAreTheKernelSides(t *testing.T) {
 		t.Errorf("max_bytes is %d, and the default of --max-bytes %d", maxBytes, printerOf(t).opts.maxBytes)
 	}
 	// A failed exec has its arguments read up to 8 MiB.
-	m := regexp.MustCompile(`i < (\d+); i\+\+\)\n\t\tif \(args_s`).FindAllSubmatch(source, -1)
+	m := regexp.MustCompile(`i < (\d+); i\+\+\)\n\t\tif \(args_`).FindAllSubmatch(source, -1)
 	steps := uint64(1)
 	for _, s := range m {
 		n, err := strconv.ParseUint(string(s[1]), 10, 32)
@@ -251,7 +251,7 @@ func TestConstantsAreTheKernelSides(t *testing.T) {
 		}
 		steps *= n
 	}
-	if len(m) != 2 || steps*piece != mostBytes {
+	if len(m) != 3 || steps*piece != mostBytes {
 		t.Errorf("%d loops make %d steps", len(m), steps)
 	}
 }

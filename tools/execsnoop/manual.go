@@ -17,8 +17,8 @@ those that it gets; through execve or execveat, from whichever thread, by
 32-bit programs too. With -x, programs that could not be run are shown with
 the error, and the arguments as the caller gave them.
 
-With --exit, another row tells how each process ended. It comes when the
-process has been reaped, which is when the kernel has added up what it used.
+With --exit, another row tells how each process ended. It comes when the kernel
+knows what the process used in all, a moment after its end.
 
 With a command, that command is started and traced with all that it starts in
 turn, from its own exec to its end; the exit status is then the command's.
@@ -57,6 +57,7 @@ Filters work in the kernel, except -n and -l.`,
 		{Name: "parent_comm", Type: "string", Text: "the name of the parent process"},
 		{Name: "exec_id", Type: "string, or null", Text: "tells this run of a program from all others; its exit has the same. null if the exec failed"},
 		{Name: "filename", Type: "string, or null", Text: "the file as it was named in the call; null if it could not be read"},
+		{Name: "filename_cut", Type: "boolean", Text: "the name goes on: the kernel takes none of more than 4,095 bytes"},
 		{Name: "interpreter", Type: "string, or null", Text: "of a script: the program that runs it"},
 		{Name: "exe", Type: "string, or null", Text: "the file that really runs, links resolved, as seen from the process's root"},
 		{Name: "args", Type: "array of strings", Text: "the arguments. A script's first is its filename: the kernel drops the one that was given"},
@@ -76,7 +77,7 @@ Filters work in the kernel, except -n and -l.`,
 		{Name: "signal", Type: "string, or null", Text: "in an exit: the signal that ended it"},
 		{Name: "core_dumped", Type: "boolean", Text: "in an exit"},
 		{Name: "duration_ns", Type: "integer", Text: "in an exit: how long it ran, from the exec if that was seen, else from the beginning of the process"},
-		{Name: "user_ns", Type: "integer, or null", Text: "in an exit: CPU time of the process in user mode; null if it was not reaped in time"},
+		{Name: "user_ns", Type: "integer, or null", Text: "in an exit: CPU time of the process in user mode; null if the kernel did not tell it in time"},
 		{Name: "system_ns", Type: "integer, or null", Text: "in an exit: that in the kernel"},
 		{Name: "max_rss_bytes", Type: "integer", Text: "in an exit: the most memory the process had, before its exec too"},
 		{Name: "lost", Type: "integer", Text: "in objects of kind \"lost\": how many events were lost so far"},
@@ -102,16 +103,19 @@ kernel while a tool traces them by tracepoints.
 Kernel memory is 8 MiB for the ring buffer (--buffer-pages) and under 2 MiB
 besides, however long the arguments are.`,
 	Caveats: `Losses are counted and said by cause, once a second and at the end. An exec is
-shown whole or not at all. From Linux 7.0 on, a kernel that preempts may skip
-the program on a CPU where another task was preempted in it; how often
-it did is said.
+shown whole or not at all. From Linux 7.0 on, a kernel that preempts skips a
+program on a CPU where another task was preempted in it. So the tool's programs have
+three spares each, and an event is missed only if tasks were preempted in all
+four, on one CPU at the same time; how many may have been is said. Failures (-x)
+have no spares in tracepoint mode, nor have those of 32-bit programs.
 
 The kernel puts a script's interpreter before the script's arguments and drops the
 first; ARGS and args are the script's own, with its file name for the first.
 
-A process that is not reaped within two seconds, because its parent does not
-wait for it, is shown without CPU times. The most memory is the kernel's
-account, which goes on over an exec: it may be what the process had before.
+CPU times are those that wait4(2) gives, and what the process used of them after
+its parent was told. A process that takes longer than two seconds to give its
+memory back is shown without. The most memory is the kernel's account, which goes
+on over an exec: it may be what the process had before.
 
 The arguments of a failed exec are read after the kernel gave up on it. If it
 never read them itself, and they were not in memory yet, they are shown as

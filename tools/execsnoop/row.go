@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gobcc/gobcc/internal/common/events"
 	"github.com/gobcc/gobcc/internal/common/output"
 	"github.com/gobcc/gobcc/internal/common/trace"
 )
@@ -24,17 +25,21 @@ type printer struct {
 	opts    *options
 	parts   map[uint64]*parts
 	joined  uint64            // how many execs have come in parts
+	execs   events.Recent     // by id
+	exits   events.Recent     // by id
 	running map[uint64]uint64 // when an exec happened, by id, if ends are of interest
 	ending  []*ended          // in the order of their ends
-	counts  counts
-	depths  map[uint32]int // by pid, with --tree
-	begin   uint64         // when tracing began, since boot
+	// askTimes asks the kernel what a process used; nil if it can't be asked.
+	askTimes func(*trace.Run, *ended) error
+	counts   counts
+	depths   depths // with --tree
+	begin    uint64 // when tracing began, since boot
 }
 
 func newPrinter(o *options) *printer {
 	return &printer{
 		opts: o, parts: map[uint64]*parts{}, running: map[uint64]uint64{},
-		depths: map[uint32]int{}, counts: newCounts(), begin: now(),
+		askTimes: callTimes, counts: newCounts(), begin: now(),
 	}
 }
 
@@ -173,7 +178,7 @@ func (p *printer) appendStart(dst []byte, s *started, wall int64) []byte {
 		comm: text(s.Comm[:]), parent: text(s.ParentComm[:]), cpu: int64(s.Cpu), ret: int64(s.Ret),
 	})
 	if p.opts.tree {
-		for range p.depth(s) {
+		for range p.depths.of(s) {
 			dst = append(dst, "  "...)
 		}
 	}
@@ -181,8 +186,10 @@ func (p *printer) appendStart(dst []byte, s *started, wall int64) []byte {
 	return append(p.appendExtras(dst, s), '\n')
 }
 
+func (s *started) marked(mark bpfMark) bool { return uint32(s.Marks)&uint32(mark) != 0 }
+
 // named reports whether the file's name is known.
-func (s *started) named() bool { return uint32(s.Marks)&uint32(bpfMarkMARK_NO_NAME) == 0 }
+func (s *started) named() bool { return !s.marked(bpfMarkMARK_NO_NAME) }
 
 // appendName appends the file's name, or what stands for it: an empty one would
 // look like none at all.
@@ -203,6 +210,9 @@ func (p *printer) appendArgs(dst []byte, s *started) []byte {
 	} else {
 		dst = s.appendName(dst)
 	}
+	if s.marked(bpfMarkMARK_NAME_CUT) {
+		dst = append(dst, "..."...)
+	}
 	shown := 0
 	for i, arg := range s.args {
 		if i == 0 {
@@ -215,7 +225,7 @@ func (p *printer) appendArgs(dst []byte, s *started) []byte {
 		dst = p.appendArg(append(dst, ' '), arg)
 		shown++
 	}
-	if uint32(s.Marks)&uint32(bpfMarkMARK_UNREADABLE) != 0 {
+	if s.marked(bpfMarkMARK_UNREADABLE) {
 		dst = append(dst, " <unreadable>"...)
 	}
 	missing := s.argsMissing + uint64(len(s.args)-shown)
@@ -290,31 +300,6 @@ func (p *printer) appendExtras(dst []byte, s *started) []byte {
 	return dst
 }
 
-// maxDepths bounds the processes that --tree remembers.
-const maxDepths = 1 << 16
-
-// depth tells how far below the first process seen an exec stands: one below the
-// nearest of its parents that ran something.
-func (p *printer) depth(s *started) int {
-	d := 0
-	for i := range s.ancestors {
-		if above, ok := p.depths[s.ancestors[i].Pid]; ok {
-			d = above + 1
-			break
-		}
-	}
-	if own, ok := p.depths[s.Pid]; ok { // it runs another program now
-		d = own
-	}
-	if s.Ret >= 0 {
-		if len(p.depths) >= maxDepths {
-			clear(p.depths)
-		}
-		p.depths[s.Pid] = d
-	}
-	return d
-}
-
 // appendJSON appends an exec as a JSON object; manual.go describes the keys.
 func (p *printer) appendJSON(dst []byte, s *started, wall int64) []byte {
 	j := output.Begin(dst)
@@ -333,12 +318,13 @@ func (p *printer) appendJSON(dst []byte, s *started, wall int64) []byte {
 		j.String("exec_id", id(s.Id))
 	}
 	bytesOrNull(&j, "filename", s.filename, s.named())
+	j.Bool("filename_cut", s.marked(bpfMarkMARK_NAME_CUT))
 	bytesOrNull(&j, "interpreter", s.interp, len(s.interp) > 0)
 	bytesOrNull(&j, "exe", s.exe, s.exe != nil)
 	j.Strings("args", s.args)
 	j.Uint("args_missing", s.argsMissing)
 	j.Uint("args_bytes_missing", s.bytesMissing)
-	j.Bool("args_unreadable", uint32(s.Marks)&uint32(bpfMarkMARK_UNREADABLE) != 0)
+	j.Bool("args_unreadable", s.marked(bpfMarkMARK_UNREADABLE))
 	bytesOrNull(&j, "cwd", s.cwd, s.cwd != nil)
 	j.Int("ret", int64(s.Ret))
 	if s.Ret < 0 {

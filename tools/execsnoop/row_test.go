@@ -35,6 +35,7 @@ const (
 	execveat = uint8(bpfMarkMARK_EXECVEAT)
 	unread   = uint8(bpfMarkMARK_UNREADABLE)
 	noName   = uint8(bpfMarkMARK_NO_NAME)
+	nameCut  = uint8(bpfMarkMARK_NAME_CUT)
 )
 
 func raw[T any](e *T) []byte {
@@ -215,6 +216,10 @@ var samples = []event{
 		filename: "/x", exe: "x/z/y/", exeMarks: paths.Cut,
 	},
 	execed{
+		bpfExec:  bpfExec{Id: 7, TimeNs: start + 100_001e9, Pid: 105, Ppid: 1, Ret: -int32(unix.ENAMETOOLONG), Marks: nameCut, Comm: comm("long name"), Loginuid: unset, Sessionid: unset},
+		filename: "/long", args: []string{"long", "-x"},
+	},
+	execed{
 		bpfExec:  bpfExec{Id: 8, TimeNs: start + 100_001e9, Pid: 106, Ppid: 1, Marks: unread, Comm: comm("swapped out"), Loginuid: unset, Sessionid: unset},
 		filename: "/bin/cat", args: []string{"cat", "x"}, exe: "z/y/", exeMarks: paths.Unreachable,
 	},
@@ -264,7 +269,7 @@ func show(t testing.TB, list []event, args ...string) (text string, r *trace.Run
 	if err := errors.Join(p.finish(r), r.Out.Flush()); err != nil {
 		t.Fatal(err)
 	}
-	if p.waiting() {
+	if len(p.ending) > 0 {
 		t.Error("an end still waits")
 	}
 	return b.String(), r
@@ -520,54 +525,6 @@ func TestNothingIsRememberedForGood(t *testing.T) {
 	}
 }
 
-// A process is one below the nearest of its parents that ran something.
-func TestTree(t *testing.T) {
-	p, r := printerOf(t, "--tree", "--exit"), &trace.Run{Out: output.NewWriter(&bytes.Buffer{})}
-	run := func(pid uint32, ret int32, parents ...uint32) int {
-		s := &started{bpfExec: bpfExec{Pid: pid, Ret: ret}}
-		for _, parent := range parents {
-			s.Ppid = parents[0]
-			s.ancestors = append(s.ancestors, bpfAncestor{Pid: parent})
-		}
-		return p.depth(s)
-	}
-	for i, test := range []struct{ got, want int }{
-		{run(10, 0, 9, 1), 0},
-		{run(11, 0, 10, 9, 1), 1},
-		{run(12, 0, 11, 10, 9, 1), 2},
-		{run(13, 0, 10, 9, 1), 1},
-		{run(12, 0, 11, 10, 9, 1), 2},     // another program
-		{run(12, 0, 1), 2},                // its parent has died
-		{run(20, 0, 19, 18, 10, 9, 1), 1}, // under two subshells
-		{run(30, -2, 12, 11), 3},          // a failure
-		{run(31, 0, 30, 8, 1), 0},         // of which nothing is remembered
-		{run(40, 0), 0},
-	} {
-		if test.got != test.want {
-			t.Errorf("step %d: depth %d, not %d", i, test.got, test.want)
-		}
-	}
-	// A pid that is used again is another process.
-	feed(t, p, r, exited{Id: 5, Pid: 12}.records()...)
-	feed(t, p, r, reaped{Id: 5}.records()...)
-	if got := run(12, 0, 9, 1); got != 0 {
-		t.Errorf("a new process has the depth %d of the one that had its pid", got)
-	}
-}
-
-func TestTreeIsBounded(t *testing.T) {
-	p := printerOf(t, "--tree")
-	for pid := range uint32(maxDepths + 100) {
-		s := &started{bpfExec: bpfExec{Pid: pid + 1, Ppid: pid}, ancestors: []bpfAncestor{{Pid: pid}}}
-		if d := p.depth(s); d != int(pid) {
-			t.Fatalf("process %d is at depth %d", pid, d)
-		}
-		if len(p.depths) > maxDepths {
-			t.Fatalf("%d processes are remembered", len(p.depths))
-		}
-	}
-}
-
 func TestWriteErrorsEndTheRun(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
@@ -577,8 +534,8 @@ func TestWriteErrorsEndTheRun(t *testing.T) {
 	for _, args := range []string{"", "--json", "--exit-only"} {
 		p, r := printerOf(t, strings.Fields(args)...), &trace.Run{Out: output.NewWriter(full)}
 		var err error
-		for range 100_000 { // more than is buffered
-			for _, e := range []event{execed{bpfExec: bpfExec{Id: 1}, filename: "/x"}, exited{Id: 1}, reaped{Id: 1}} {
+		for id := range uint64(100_000) { // more than is buffered
+			for _, e := range []event{execed{bpfExec: bpfExec{Id: id}, filename: "/x"}, exited{Id: id}, reaped{Id: id}} {
 				for _, record := range e.records() {
 					err = errors.Join(err, p.handle(r, record))
 				}

@@ -88,6 +88,14 @@ func (c Choice) Without(blind ...string) Choice {
 	return c
 }
 
+// Repeating says that the programs of the first hook may run several times for one
+// event. The others are for what few programs call, and so not worth the time that
+// it takes to load them so often.
+func (c Choice) Repeating() Choice {
+	c.Repeatable = c.Needs
+	return c
+}
+
 // Result says what became of a hook.
 type Result struct {
 	Hook    *Hook

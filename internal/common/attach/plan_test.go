@@ -135,6 +135,9 @@ func TestChoose(t *testing.T) {
 	if got := strings.Join(c.Needs, " "); got != "a_kretprobe a_kprobe" {
 		t.Errorf("needs %s", got)
 	}
+	if len(c.Repeatable) > 0 || !slices.Equal(c.Repeating().Repeatable, c.Needs) {
+		t.Errorf("%v and %v may be repeated", c.Repeatable, c.Repeating().Repeatable)
+	}
 	if got := strings.Join(c.Blind, " "); c.Mode != Kprobe || got != "x y z" {
 		t.Errorf("mode %s, blind to %s", c.Mode, got)
 	}

@@ -35,10 +35,6 @@ const readyFD = "GOBCC_READY_FD"
 // lossInterval is how often a run looks for lost events.
 const lossInterval = time.Second
 
-// patience is how long a run waits at most, after its command has ended, for what
-// the kernel tells later.
-const patience = 500 * time.Millisecond
-
 // Options are the flags that all tools have.
 type Options struct {
 	Filter *filter.Filter
@@ -96,9 +92,10 @@ type Tool struct {
 	// Drained is called each time the ring buffer is empty, at most 50 ms apart;
 	// may be nil.
 	Drained func(r *Run) error
-	// Waiting reports whether something is still to come of what a command did
-	// before it ended; may be nil.
-	Waiting func() bool
+	// Last is called when nothing more can happen, and all records have been
+	// handled; those that it has the kernel side send (Call) are handled too. It may
+	// be nil.
+	Last func(r *Run)
 	// Exits says that a program of the tool's own on the end of processes calls
 	// exited() of follow.bpf.h, after its other work.
 	Exits bool
@@ -328,25 +325,12 @@ func (r *Run) loop(ctx context.Context, cmd *command.Command) error {
 	if err := r.reader.Run(running, r.handle, r.drained); err != nil {
 		return err
 	}
-	if cmd != nil && r.tool.Waiting != nil {
-		if err := r.linger(ctx); err != nil {
-			return err
-		}
-	}
 	r.set.Detach()
+	if err := r.reader.Drain(r.handle); err != nil || r.tool.Last == nil {
+		return err
+	}
+	r.tool.Last(r)
 	return r.reader.Drain(r.handle)
-}
-
-// linger goes on for a moment as long as the tool waits for something.
-func (r *Run) linger(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
-	defer cancel()
-	return r.reader.Run(ctx, r.handle, func() error {
-		if !r.tool.Waiting() {
-			cancel()
-		}
-		return r.drained()
-	})
 }
 
 // ending is how a command ended.
@@ -488,6 +472,11 @@ func (r *Run) close() {
 
 // Map gives a map of the object, by its name there; nil if it is not loaded.
 func (r *Run) Map(name string) *ebpf.Map { return r.set.Maps[name] }
+
+// Call runs a program of the object that is attached to nothing; see [attach.Set].
+func (r *Run) Call(program string, args ...uint64) (uint32, error) {
+	return r.set.Call(program, args...)
+}
 
 // Mode is the mode that a hook got.
 func (r *Run) Mode(hook string) attach.Mode {
