@@ -73,6 +73,7 @@ const (
 	bpfMarkMARK_COMPAT     bpfMark = 1
 	bpfMarkMARK_NO_SOURCE  bpfMark = 2
 	bpfMarkMARK_NO_LATENCY bpfMark = 4
+	bpfMarkMARK_SENT       bpfMark = 8
 )
 
 type bpfResult uint32
@@ -161,6 +162,7 @@ const (
 	bpfVarPrototypes          = "prototypes"
 	bpfVarRingWakeupShift     = "ring_wakeup_shift"
 	bpfVarTypes               = "types"
+	bpfVarWantGuard           = "want_guard"
 	bpfVarWantLport           = "want_lport"
 	bpfVarWantOutcome         = "want_outcome"
 )
@@ -282,6 +284,7 @@ type bpfVariableSpecs struct {
 	Prototypes        *ebpf.VariableSpec `ebpf:"prototypes"`
 	RingWakeupShift   *ebpf.VariableSpec `ebpf:"ring_wakeup_shift"`
 	Types             *ebpf.VariableSpec `ebpf:"types"`
+	WantGuard         *ebpf.VariableSpec `ebpf:"want_guard"`
 	WantLport         *ebpf.VariableSpec `ebpf:"want_lport"`
 	WantOutcome       *ebpf.VariableSpec `ebpf:"want_outcome"`
 }
@@ -369,6 +372,7 @@ type bpfVariables struct {
 	Prototypes        *ebpf.Variable `ebpf:"prototypes"`
 	RingWakeupShift   *ebpf.Variable `ebpf:"ring_wakeup_shift"`
 	Types             *ebpf.Variable `ebpf:"types"`
+	WantGuard         *ebpf.Variable `ebpf:"want_guard"`
 	WantLport         *ebpf.Variable `ebpf:"want_lport"`
 	WantOutcome       *ebpf.Variable `ebpf:"want_outcome"`
 }

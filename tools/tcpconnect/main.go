@@ -40,7 +40,7 @@ func run(ctx context.Context, env *cli.Env) error {
 	return opts.Run(ctx, env, trace.Tool{
 		Spec:    spec,
 		Hooks:   hooks(opts),
-		Prepare: func(k *attach.Kernel) error { return opts.checkFamily(hasIPv6()) },
+		Prepare: func(k *attach.Kernel) error { return opts.prepareFor(spec, k) },
 		Command: command,
 		Header:  p.header(),
 		Handle:  p.handle,
@@ -70,11 +70,10 @@ func hooks(o *options) []attach.Hook {
 		uring  = "connects through io_uring that fail before a packet is sent"
 	)
 	calls := []string{"connect4", "connect6"}
-	fentry, kprobe := []string{"fexit"}, []string{"kretprobe", "kprobe"}
-	state := attach.Choice{Mode: attach.Tracepoint, Programs: []string{"state"}, Needs: []string{"state"}}
+	state := attach.Choice{Mode: attach.Tracepoint, Programs: []string{"state"}, Needs: []string{"state"}, Repeatable: []string{"state"}}
 	if o.outcome {
-		fentry = append(fentry, "fentry")
 		state = state.Without(uring)
+		state.Nested = state.Repeatable // a connection may end in an interrupt
 	} else {
 		state = state.Without(early)
 	}
@@ -82,8 +81,9 @@ func hooks(o *options) []attach.Hook {
 		state.Programs = append(state.Programs, "sys_exit")
 		state.Needs = state.Programs
 	}
-	hooked := attach.Choose(attach.Fentry, calls, fentry...)
-	probed := attach.Choose(attach.Kprobe, calls, kprobe...)
+	hooked := attach.Choose(attach.Fentry, calls, "fexit", "fentry")
+	hooked.Repeatable = hooked.Programs
+	probed := attach.Choose(attach.Kprobe, calls, "kretprobe", "kprobe")
 	if !o.outcome {
 		hooked, probed = hooked.Without(policy), probed.Without(policy)
 	}
@@ -104,7 +104,7 @@ func hooks(o *options) []attach.Hook {
 // outcomes are the hooks that rows with results need besides. Where state changes tell
 // of the beginning, they and the system call tell of all this too.
 func outcomes() []attach.Hook {
-	refusals := []string{"refusal"}
+	refusals, programs := []string{"refusal"}, []string{"outcome"}
 	if runtime.GOARCH == "amd64" { // elsewhere a 64-bit program's function serves for 32-bit ones
 		refusals = append(refusals, "refusal32")
 	}
@@ -116,8 +116,23 @@ func outcomes() []attach.Hook {
 		},
 	}, {
 		Name: "outcomes", Sees: "how connects end", Unless: attach.Tracepoint,
-		Choices: []attach.Choice{{Mode: attach.Auto, Programs: []string{"outcome"}, Needs: []string{"outcome"}}},
+		Choices: []attach.Choice{{
+			Mode: attach.Auto, Programs: programs, Needs: programs,
+			Repeatable: programs, Nested: programs, // a connection may end in an interrupt
+		}},
 	}}
+}
+
+// prepareFor settles what depends on the kernel.
+func (o *options) prepareFor(spec *ebpf.CollectionSpec, k *attach.Kernel) error {
+	if err := o.checkFamily(hasIPv6()); err != nil {
+		return err
+	}
+	guard := k.PreemptsTracepoints()      // there the programs have spares
+	if !o.outcome && !o.lport && !guard { // nothing is kept until it ends
+		spec.Maps[bpfMapAttempts].MaxEntries = 1
+	}
+	return spec.Variables[bpfVarWantGuard].Set(guard)
 }
 
 // prepare sets the constants and maps of spec that the options ask for.
@@ -146,9 +161,6 @@ func (o *options) prepare(spec *ebpf.CollectionSpec) error {
 	}
 	o.daddrs.fill(spec.Maps[bpfMapDaddrs])
 	o.saddrs.fill(spec.Maps[bpfMapSaddrs])
-	if !o.outcome && !o.lport { // nothing is kept until it ends
-		spec.Maps[bpfMapAttempts].MaxEntries = 1
-	}
 	if !o.outcome {
 		spec.Maps[bpfMapRefusals].MaxEntries = 1
 		spec.Maps[bpfMapBackgroundFailures].MaxEntries = 1

@@ -218,6 +218,9 @@ func (p *printer) pending(r *trace.Run) ([]*attempt, error) {
 			return nil, err
 		}
 		a.Retransmits = 0 // the socket's count from before
+		if a.has(bpfMarkMARK_SENT) {
+			continue
+		}
 		if latest-a.TimeNs >= uint64(p.opts.minLatency) {
 			all = append(all, a)
 		}

@@ -77,6 +77,7 @@ enum mark {
 	MARK_COMPAT = 1,     /* by a 32-bit program */
 	MARK_NO_SOURCE = 2,  /* it has no source address yet */
 	MARK_NO_LATENCY = 4, /* its beginning was not seen */
+	MARK_SENT = 8,	     /* of one that is kept: it has been shown already */
 };
 
 /* No padding. It is kept while the attempt is under way, and sent at its end. */
@@ -96,6 +97,7 @@ struct attempt {
 
 const volatile bool want_outcome = false; /* a row tells how the attempt ended, and is sent then */
 const volatile bool want_lport = false;	  /* no row without the local port */
+const volatile bool want_guard = false;	  /* a change of state may be seen several times */
 const volatile bool filter_failed = false;
 const volatile __u64 filter_latency_ns = 0;
 const volatile __u8 filter_family = 0;
@@ -393,7 +395,7 @@ static __always_inline void finish_kept(const struct sock *sk, struct attempt *k
 	struct attempt a = *kept;
 	__u64 key = (__u64)sk;
 
-	if (bpf_map_delete_elem(&attempts, &key))
+	if (bpf_map_delete_elem(&attempts, &key) || (a.marks & MARK_SENT))
 		return;
 	a.sport = bpf_ntohs(BPF_CORE_READ((const struct inet_sock *)sk, inet_sport)) ?: a.sport;
 	a.retransmits = BPF_CORE_READ(tp, total_retrans) - a.retransmits;
@@ -403,22 +405,29 @@ static __always_inline void finish_kept(const struct sock *sk, struct attempt *k
 		event_send(&a, sizeof(a));
 }
 
-static __always_inline void keep(struct attempt *a, const struct sock *sk)
+/* Keeps an attempt until its end. Returns false if it is kept already, or can't be. */
+static __always_inline bool keep(struct attempt *a, const struct sock *sk)
 {
 	__u64 key = (__u64)sk;
-	long err = bpf_map_update_elem(&attempts, &key, a, BPF_NOEXIST);
+	struct attempt *kept;
 
-	if (!err)
-		return;
-	/* One that is still there is of a socket whose end was missed. */
-	if (bpf_map_update_elem(&attempts, &key, a, BPF_EXIST))
+	if (!bpf_map_update_elem(&attempts, &key, a, BPF_NOEXIST))
+		return true;
+	/* Another program has seen the same beginning: where spares are, they all do. */
+	kept = bpf_map_lookup_elem(&attempts, &key);
+	if (kept && kept->tid == a->tid)
+		return false;
+	/* One that is still there for another reason is of a socket whose end was missed. */
+	if (bpf_map_update_elem(&attempts, &key, a, BPF_EXIST)) {
 		count_lost(LOST_INFLIGHT_FULL);
-	else
-		count_lost(LOST_RETURN_MISSED);
+		return false;
+	}
+	count_lost(LOST_RETURN_MISSED);
+	return true;
 }
 
 /* The SYN is being sent: the body of all hooks on the beginning. Whether the attempt is kept. */
-static __always_inline bool begin(const struct sock *sk, __u64 time_ns)
+static __always_inline bool begin(const struct sock *sk, __u64 time_ns, bool guard)
 {
 	struct attempt a;
 
@@ -426,13 +435,17 @@ static __always_inline bool begin(const struct sock *sk, __u64 time_ns)
 	locate(&a, sk);
 	if (!ends_wanted(&a))
 		return false;
-	if (!want_outcome && (!want_lport || a.sport)) {
-		a.retransmits = 0;
-		event_send(&a, sizeof(a));
-		return false;
+	if (want_outcome || (want_lport && !a.sport))
+		return keep(&a, sk);
+	if (guard) {
+		a.marks |= MARK_SENT;
+		if (!keep(&a, sk))
+			return false;
+		a.marks &= ~MARK_SENT;
 	}
-	keep(&a, sk);
-	return true;
+	a.retransmits = 0;
+	event_send(&a, sizeof(a));
+	return false;
 }
 
 /* An attempt has failed before there was a socket to be kept by. */
@@ -483,7 +496,7 @@ static __always_inline int call_ends(struct sock *sk, void *addr, __u64 time_ns,
 	__u8 yes = 1;
 
 	if (!ret) {
-		begin(sk, time_ns ?: bpf_ktime_get_boot_ns());
+		begin(sk, time_ns, false);
 		return 0;
 	}
 	if (want_outcome && (ret == -EPERM || ret == -EACCES)) {
@@ -494,24 +507,8 @@ static __always_inline int call_ends(struct sock *sk, void *addr, __u64 time_ns,
 	return 0;
 }
 
-static __always_inline int call_ends_fexit(struct sock *sk, void *addr, __s32 ret)
-{
-	__u64 id = bpf_get_current_pid_tgid(), time_ns = 0;
-	struct call *c;
-
-	if (want_outcome) { /* else nobody asks when it began */
-		c = bpf_map_lookup_elem(&calls, &id);
-		if (c) {
-			time_ns = c->time_ns;
-			bpf_map_delete_elem(&calls, &id);
-		}
-	}
-	if (!task_wanted())
-		return 0;
-	return call_ends(sk, addr, time_ns, ret);
-}
-
-static __always_inline int call_ends_kretprobe(__s32 ret)
+/* The call is taken out of those that have begun: of spares, the first that does so has it. */
+static __always_inline int call_ends_kept(__s32 ret)
 {
 	__u64 id = bpf_get_current_pid_tgid();
 	struct call *kept = bpf_map_lookup_elem(&calls, &id), c;
@@ -519,7 +516,8 @@ static __always_inline int call_ends_kretprobe(__s32 ret)
 	if (!kept)
 		return 0;
 	c = *kept;
-	bpf_map_delete_elem(&calls, &id);
+	if (bpf_map_delete_elem(&calls, &id))
+		return 0;
 	return call_ends(c.sk, c.addr, c.time_ns, ret);
 }
 
@@ -532,7 +530,7 @@ static __always_inline int call_ends_kretprobe(__s32 ret)
 	SEC("fexit/" fn)                                                             \
 	int BPF_PROG(name##_fexit, struct sock *sk, void *addr, int len, int ret)    \
 	{                                                                            \
-		return INNER(sk, family) ? 0 : call_ends_fexit(sk, addr, ret);       \
+		return INNER(sk, family) ? 0 : call_ends_kept(ret);                  \
 	}                                                                            \
 	SEC("kprobe/" fn)                                                            \
 	int BPF_KPROBE(name##_kprobe, struct sock *sk, void *addr)                   \
@@ -542,7 +540,7 @@ static __always_inline int call_ends_kretprobe(__s32 ret)
 	SEC("kretprobe/" fn)                                                         \
 	int BPF_KRETPROBE(name##_kretprobe, int ret)                                 \
 	{                                                                            \
-		return call_ends_kretprobe(ret);                                     \
+		return call_ends_kept(ret);                                          \
 	}
 
 CONNECT_HOOKS(connect4, "tcp_v4_connect", AF_INET)
@@ -597,7 +595,7 @@ static __always_inline int attempt_begins(const struct sock *sk)
 	struct task_struct *task = (void *)bpf_get_current_task();
 	__u64 id = bpf_get_current_pid_tgid();
 
-	if (!task_wanted() || !begin(sk, bpf_ktime_get_boot_ns()) ||
+	if (!task_wanted() || !begin(sk, bpf_ktime_get_boot_ns(), want_guard) ||
 	    BPF_CORE_READ(task, flags) & (PF_IO_WORKER | PF_KTHREAD)) /* they make no calls */
 		return 0;
 	/* The system call's return tells the port, and why it failed at once if it did. */
@@ -610,7 +608,7 @@ static __always_inline int state_changes(const struct sock *sk, int from, int to
 {
 	/* SYN_RECV comes in between where both ends connect to each other at once. */
 	if (from == TCP_SYN_SENT || from == TCP_SYN_RECV) {
-		if ((want_outcome || want_lport) && to != TCP_SYN_RECV &&
+		if ((want_outcome || want_lport || want_guard) && to != TCP_SYN_RECV &&
 		    BPF_CORE_READ(sk, sk_protocol) == IPPROTO_TCP)
 			return attempt_ends(sk, to);
 	} else if (begins && to == TCP_SYN_SENT && BPF_CORE_READ(sk, sk_protocol) == IPPROTO_TCP) {

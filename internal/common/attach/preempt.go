@@ -32,3 +32,7 @@ func preemptsTracepoints(types *btf.Spec) bool {
 	var ext *btf.Struct
 	return types.TypeByName("tracepoint_srcu_srcu_data", &data) == nil && types.TypeByName("tracepoint_ext", &ext) == nil
 }
+
+// PreemptsTracepoints reports whether the kernel may preempt a task within a program on
+// a tracepoint, so that such programs have spares if they may.
+func (k *Kernel) PreemptsTracepoints() bool { return k.preempts && preemptsTracepoints(k.types) }

@@ -34,7 +34,7 @@ func (k *Kernel) copiesOf(spec *ebpf.CollectionSpec, c *Choice, chosen []string)
 		}
 		preempted := k.preempts
 		if kindOfProgram(p) == diagnose.RawTracepoint {
-			preempted = preempted && preemptsTracepoints(k.types)
+			preempted = k.PreemptsTracepoints()
 		}
 		switch {
 		case preempted:
