@@ -57,6 +57,24 @@ var expectedSkips = []expectedSkip{
 		Why:    "these kernels' types do not tell the arguments of execveat in full",
 	},
 	{
+		Kernel: regexp.MustCompile(`^5\.10$`),
+		Test:   regexp.MustCompile(`/MPTCP$`),
+		Reason: regexp.MustCompile(`^SKIPPED: this kernel makes no MPTCP sockets`),
+		Why:    "Debian builds it since 5.13",
+	},
+	{
+		Kernel: regexp.MustCompile(`-arm64$`),
+		Test:   regexp.MustCompile(`/32-bit$`),
+		Reason: regexp.MustCompile(`^SKIPPED: this kernel runs no 32-bit calls$`),
+		Why:    "arm64 has no way in for 32-bit calls of 64-bit programs",
+	},
+	{
+		Kernel: regexp.MustCompile(`^5\.10$`),
+		Test:   regexp.MustCompile(`^TestKernelPreemptsTracepoints$`),
+		Reason: regexp.MustCompile(`never preempts itself$`),
+		Why:    "Debian's kernels are preemptible since 5.14",
+	},
+	{
 		Kernel: regexp.MustCompile(``),
 		Test:   regexp.MustCompile(``),
 		Reason: regexp.MustCompile(`^SKIPPED: for real machines only, as it takes long in an emulated guest$`),

@@ -135,6 +135,9 @@ func (tool *Tool) Ready() {
 	}
 }
 
+// Ended is closed when the tool has ended.
+func (tool *Tool) Ended() <-chan struct{} { return tool.ended }
+
 // Stop interrupts the tool, as Control-C does, and waits until it has ended.
 func (tool *Tool) Stop() Result {
 	tool.t.Helper()
