@@ -19,9 +19,10 @@ import (
 // behind an alias. It is made where its sockets are to be, and answers until the end
 // of the test.
 type dnsServer struct {
-	padding int  // bytes in an answer beside what belongs there
-	pieces  bool // a TCP answer is written byte by byte at first
-	gather  int  // as many TCP answers are written at once
+	suffix  string // of the names that it is asked for
+	padding int    // bytes in an answer beside what belongs there
+	pieces  bool   // a TCP answer is written byte by byte at first
+	gather  int    // as many TCP answers are written at once
 
 	mu      sync.Mutex
 	answers map[string]span
@@ -159,7 +160,7 @@ func (s *dnsServer) lookups(t testing.TB, zone byte, exchange func(queries [][]b
 	var queries [][]byte
 	for i := range times {
 		addr := netip.AddrFrom4([4]byte{127, 77, zone, byte(i + 1)})
-		name := fmt.Sprintf("%s.zone%d.test", addr, zone)
+		name := fmt.Sprintf("%s.zone%d%s.test", addr, zone, s.suffix)
 		list = append(list, lookup{addr: addr, name: name})
 		queries = append(queries, ask(t, uint16(i), name+".", dnsmessage.TypeA))
 	}

@@ -1,8 +1,12 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
+	"regexp"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -148,6 +152,11 @@ var dnsWays = []struct {
 		})
 		return list
 	}},
+	{"names of any bytes", false, func(t *testing.T, zone byte) []lookup {
+		s, at := &dnsServer{suffix: "\xff\n"}, dnsPort("127.77.53.7")
+		s.serveUDP(t, listenUDP(t, at))
+		return s.lookups(t, zone, overUDP(connectUDP(t, unix.AF_INET, livetest.Sockaddr(at)), nil))
+	}},
 	{"another network namespace", false, func(t *testing.T, zone byte) (list []lookup) {
 		livetest.Network(t, func() {
 			s, at := &dnsServer{}, dnsPort("127.77.53.1")
@@ -244,31 +253,108 @@ func (s *seenNames) lost(t testing.TB) uint64 {
 	return lost
 }
 
-func TestKernelNames(t *testing.T) {
+// lookedUp is the name of the threads that connect, after they have looked up all they
+// want to know. What other threads do is not traced here.
+const lookedUp = "names-connect"
+
+// connectTo connects to these addresses, where nobody listens, and gives the calling
+// thread that name, within livetest.Network.
+func connectTo(t *testing.T, list []lookup) {
+	t.Helper()
+	if err := livetest.SetComm(lookedUp); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range list {
+		if err := connect(netip.AddrPortFrom(l.addr, 9)); !errors.Is(err, unix.ECONNREFUSED) {
+			t.Errorf("connect to %s: %v", l.addr, err)
+		}
+	}
+}
+
+// The names of addresses looked up in every way, in network namespaces that the tool is
+// not in.
+func TestKernelDomains(t *testing.T) {
 	livetest.Need(t)
-	seen := openNames(t, events.DefaultPages)
+	tool := livetest.Start(t, "--domains", "--json", "--name", lookedUp)
+	tool.Ready()
+	var all []lookup
 	for i, way := range dnsWays {
 		t.Run(way.name, func(t *testing.T) {
 			if way.ipv6 && !hasIPv6() {
-				t.Skip("this kernel has no IPv6")
+				t.Skip("SKIPPED: this kernel has no IPv6")
 			}
-			list := way.do(t, byte(i))
-			seen.drain(t)
-			for _, l := range list {
-				name, latency, ok := seen.of(l.addr, bootNS())
-				if !ok || name != l.name {
-					t.Errorf("%s is %q, not %q", l.addr, name, l.name)
-					continue
-				}
-				// The query leaves the client before it comes to the server, and so on.
-				if most, least := l.asks.to-l.asks.from, l.work.to-l.work.from; uint64(latency) > most || uint64(latency) < least {
-					t.Errorf("%s took %v, not %d to %d ns", l.name, latency, least, most)
-				}
-			}
+			livetest.Network(t, func() {
+				list := way.do(t, byte(i))
+				connectTo(t, list)
+				all = append(all, list...)
+			})
 		})
 	}
-	if lost := seen.lost(t); lost != 0 {
-		t.Errorf("%d messages were lost", lost)
+	// What is no answer to a lookup gives no name.
+	livetest.Network(t, func() {
+		s, at := &dnsServer{}, netip.MustParseAddrPort("127.77.53.1:5353")
+		s.serveUDP(t, listenUDP(t, at))
+		list := s.lookups(t, 92, overUDP(udpSocket(t, unix.AF_INET), livetest.Sockaddr(at)))
+		list = append(list, s.lookups(t, 93, overUDP(connectUDP(t, unix.AF_INET, livetest.Sockaddr(at)), nil))...)
+		connectTo(t, list)
+		for _, l := range list {
+			all = append(all, lookup{addr: l.addr})
+		}
+	})
+	res := tool.Stop()
+	got := map[string]row{}
+	shown := rows(t, res, 0)
+	for _, r := range shown {
+		got[r.Daddr] = r
+	}
+	if len(shown) != len(all) || len(got) != len(all) {
+		t.Errorf("%d rows, to %d addresses, of %d connects", len(shown), len(got), len(all))
+	}
+	for _, l := range all {
+		r := got[l.addr.String()]
+		name := livetest.Exact(r.Query, r.QueryBytes)
+		if l.name == "" {
+			if r.Query != nil || r.QueryLatencyNS != nil {
+				t.Errorf("%s is %s, by port 5353", l.addr, name)
+			}
+			continue
+		}
+		if name != l.name || r.QueryLatencyNS == nil {
+			t.Errorf("%s is %q, not %q", l.addr, name, l.name)
+			continue
+		}
+		// The query leaves the client before it comes to the server, and so on.
+		if most, least := l.asks.to-l.asks.from, l.work.to-l.work.from; *r.QueryLatencyNS > most || *r.QueryLatencyNS < least {
+			t.Errorf("%s took %d ns, not %d to %d", l.name, *r.QueryLatencyNS, least, most)
+		}
+	}
+	if strings.Contains(res.Stderr, "DNS messages") {
+		t.Errorf("some were lost: %s", res.Stderr)
+	}
+}
+
+// BCC's column: the name with how long its lookup took. A name may hold any byte.
+func TestKernelQueryColumn(t *testing.T) {
+	livetest.Need(t)
+	tool := livetest.Start(t, "-d", "--name", lookedUp)
+	tool.Ready()
+	var list []lookup
+	livetest.Network(t, func() {
+		s, at := &dnsServer{suffix: "\x1b[31m"}, dnsPort("127.77.53.1")
+		s.serveUDP(t, listenUDP(t, at))
+		list = s.lookups(t, 1, overUDP(connectUDP(t, unix.AF_INET, livetest.Sockaddr(at)), nil))
+		connectTo(t, list)
+	})
+	lines := tool.Stop().Over(t, 0).Lines()
+	if len(lines) != 1+len(list) || !strings.HasSuffix(lines[0], " DPORT  QUERY") {
+		t.Fatalf("%d lines: %q", len(lines), lines)
+	}
+	for i, l := range list {
+		want := fmt.Sprintf(`^\d+ +names-connect +4 +127\.0\.0\.1 +%s +9 +%s \(\d+\.\d{3}ms\)$`,
+			regexp.QuoteMeta(l.addr.String()), regexp.QuoteMeta(strings.ReplaceAll(l.name, "\x1b", `\x1b`)))
+		if !regexp.MustCompile(want).MatchString(lines[1+i]) {
+			t.Errorf("%q does not match %s", lines[1+i], want)
+		}
 	}
 }
 
@@ -309,22 +395,6 @@ func TestKernelNamesRecords(t *testing.T) {
 		}
 		if queries != times || answers != times {
 			t.Errorf("connected: %v, %d queries and %d answers were seen of %d", test.connected, queries, answers, times)
-		}
-	}
-}
-
-// What is no answer to a lookup gives no name.
-func TestKernelNoNames(t *testing.T) {
-	livetest.Need(t)
-	seen := openNames(t, events.DefaultPages)
-	s, at := &dnsServer{}, netip.MustParseAddrPort("127.77.53.1:5353")
-	s.serveUDP(t, listenUDP(t, at))
-	list := s.lookups(t, 92, overUDP(udpSocket(t, unix.AF_INET), livetest.Sockaddr(at)))
-	list = append(list, s.lookups(t, 93, overUDP(connectUDP(t, unix.AF_INET, livetest.Sockaddr(at)), nil))...)
-	seen.drain(t)
-	for _, l := range list {
-		if name, _, ok := seen.of(l.addr, bootNS()); ok {
-			t.Errorf("%s is %q, by port 5353", l.addr, name)
 		}
 	}
 }

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	second  = uint64(time.Second)
+	second = uint64(time.Second)
 	// When the tests begin, since boot.
 	start = 1000 * second
 )
