@@ -72,7 +72,7 @@ struct __sk_buff {
 	__u32 len;
 	__u32 unused_1[18];
 	__u32 data, data_end; /* 32 bits, and yet pointers */
-	__u32 unused_2[11];
+	__u32 unused_2[12];
 	__u32 remote_port; /* of the socket; in network byte order, in the upper half */
 	__u32 local_port;  /* of the socket; in host byte order */
 };

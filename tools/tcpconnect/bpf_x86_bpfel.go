@@ -47,17 +47,16 @@ const (
 )
 
 type bpfDnsPacket struct {
-	_          structs.HostLayout
-	Kind       uint32
-	Seq        uint32
-	TimeNs     uint64
-	Client     [16]uint8
-	Server     [16]uint8
-	ClientPort uint16
-	ServerPort uint16
-	Len        uint16
-	Marks      uint8
-	Unused     uint8
+	_      structs.HostLayout
+	Kind   uint32
+	Seq    uint32
+	TimeNs uint64
+	Saddr  [16]uint8
+	Daddr  [16]uint8
+	Port   uint16
+	Len    uint16
+	Marks  uint8
+	Unused [3]uint8
 }
 
 type bpfKind uint32

@@ -8,11 +8,13 @@
 #ifndef DNS_BPF_H
 #define DNS_BPF_H
 
+#define IPPROTO_TCP 6
+#define IPPROTO_UDP 17
 #define DNS_PORT 53
 #define DNS_HEADER 12
 #define DNS_SHORT 512 /* what plain DNS allows in a datagram, and what nearly all messages fit in */
 #define DNS_LONG 4096 /* what resolvers ask for at most */
-#define DNS_PIECES 4  /* of a TCP segment, which the kernel may have put together from many */
+#define DNS_PIECES 15 /* of a TCP segment, beside the last: the kernel puts up to 64 KiB together */
 #define DNS_IPV6_EXTENSIONS 6
 
 /* What such a program returns: everything may pass. */
@@ -30,12 +32,11 @@ enum dns_mark {
 struct dns_packet {
 	__u32 kind;
 	__u32 seq;
-	__u64 time_ns;		     /* since boot */
-	__u8 client[16], server[16]; /* as on the packet; IPv4 as ::ffff:a.b.c.d */
-	__u16 client_port;	     /* of the socket, whatever address translation did since */
-	__u16 server_port;	     /* as on the packet */
+	__u64 time_ns;		   /* since boot */
+	__u8 saddr[16], daddr[16]; /* as on the packet; IPv4 as ::ffff:a.b.c.d */
+	__u16 port;		   /* of the socket, whatever address translation did since */
 	__u16 len;
-	__u8 marks, unused;
+	__u8 marks, unused[3];
 };
 
 /* Puts these into the object's types, from which the Go ones are made. */
@@ -84,52 +85,81 @@ static __always_inline void dns_send_sized(struct __sk_buff *skb, const struct d
 	bpf_ringbuf_submit(p, event_wakeup(sizeof(*p) + size));
 }
 
-/* Sends len bytes of data, or as many as there is room for. Returns how many. */
-static __always_inline __u32 dns_send(struct __sk_buff *skb, struct dns_packet *head, __u32 off,
-				      __u32 len)
+/* 1 <= len <= DNS_LONG */
+static __always_inline void dns_send(struct __sk_buff *skb, const struct dns_packet *head,
+				     __u32 off, __u32 len)
 {
-	if (len <= DNS_SHORT) {
+	if (len <= DNS_SHORT)
 		dns_send_sized(skb, head, off, len, DNS_SHORT);
-		return len;
+	else
+		dns_send_sized(skb, head, off, len, DNS_LONG);
+}
+
+/* Sends the message in a packet whose UDP or TCP header is at off. */
+static __always_inline void dns_send_all(struct __sk_buff *skb, struct dns_packet *head, __u32 off)
+{
+	__u8 tcp[20];
+	__u32 len;
+
+	if (head->marks & DNS_TCP) {
+		if (bpf_skb_load_bytes(skb, off, tcp, sizeof(tcp)))
+			return;
+		head->seq = bpf_ntohl(*(__u32 *)(tcp + 4));
+		if (tcp[13] & 2)
+			head->marks |= DNS_SYN;
+		off += (tcp[12] >> 4) * 4;
+	} else {
+		off += 8;
 	}
-	if (len > DNS_LONG)
-		len = DNS_LONG;
-	dns_send_sized(skb, head, off, len, DNS_LONG);
-	return len;
-}
-
-static __always_inline int dns_datagram(struct __sk_buff *skb, struct dns_packet *head, __u32 off,
-					__u32 len)
-{
-	if (len < DNS_HEADER)
-		return DNS_PASS;
-	if (len > DNS_LONG)
-		head->marks |= DNS_CUT;
-	dns_send(skb, head, off, len);
-	return DNS_PASS;
-}
-
-static __always_inline int dns_segment(struct __sk_buff *skb, struct dns_packet *head, __u32 off,
-				       __u32 len)
-{
-	__u32 n;
-
-	if (!len) {
+	if (off >= skb->len) {
 		if ((head->marks & DNS_SYN) &&
 		    bpf_ringbuf_output(&events, head, sizeof(*head), event_wakeup(sizeof(*head))))
 			dns_count_lost();
-		return DNS_PASS;
+		return;
 	}
-	for (int i = 0; i < DNS_PIECES && len; i++) {
-		if (i == DNS_PIECES - 1 && len > DNS_LONG)
-			head->marks |= DNS_CUT;
-		n = dns_send(skb, head, off, len);
-		head->seq += n + !!(head->marks & DNS_SYN); /* which takes a number itself */
-		head->marks &= ~DNS_SYN;
-		off += n;
-		len -= n;
+	len = skb->len - off;
+	if (head->marks & DNS_TCP) {
+		for (int i = 0; i < DNS_PIECES && len > DNS_LONG; i++) {
+			dns_send_sized(skb, head, off, DNS_LONG, DNS_LONG);
+			head->seq += DNS_LONG +
+				     !!(head->marks & DNS_SYN); /* which has a number itself */
+			head->marks &= ~DNS_SYN;
+			off += DNS_LONG;
+			len -= DNS_LONG;
+		}
+	} else if (len < DNS_HEADER) {
+		return;
 	}
-	return DNS_PASS;
+	if (len > DNS_LONG) {
+		head->marks |= DNS_CUT;
+		len = DNS_LONG;
+	}
+	dns_send(skb, head, off, len);
+}
+
+/*
+ * Takes a packet whose UDP or TCP header is at off. A global function, so that the verifier goes
+ * through it once, and not once for each way to get here.
+ */
+__noinline int dns_take(struct __sk_buff *skb, __u32 off, __u32 marks, __u32 version)
+{
+	struct dns_packet head = {
+		.kind = KIND_DNS,
+		.time_ns = bpf_ktime_get_boot_ns(),
+		.port = skb->local_port,
+		.marks = marks,
+	};
+
+	if (version == 4) {
+		head.saddr[10] = head.saddr[11] = head.daddr[10] = head.daddr[11] = 0xff;
+		if (bpf_skb_load_bytes(skb, 12, head.saddr + 12, 4) ||
+		    bpf_skb_load_bytes(skb, 16, head.daddr + 12, 4))
+			return 0;
+	} else if (bpf_skb_load_bytes(skb, 8, head.saddr, 32)) { /* and what is behind it */
+		return 0;
+	}
+	dns_send_all(skb, &head, off);
+	return 0;
 }
 
 /* Where the header of UDP or TCP is in an IPv6 packet that has others before it; 0 if there is none. */
@@ -139,15 +169,16 @@ static __always_inline __u32 dns_skip_extensions(struct __sk_buff *skb, __u8 *pr
 	__u32 off = 40;
 
 	for (int i = 0; i < DNS_IPV6_EXTENSIONS; i++) {
-		if (next == 6 || next == 17) {
+		if (next == IPPROTO_UDP || next == IPPROTO_TCP) {
 			*protocol = next;
 			return off;
 		}
+		/* Hop-by-hop options, routing, destination options, and authentication. */
 		if (next != 0 && next != 43 && next != 60 && next != 51)
 			return 0;
 		if (bpf_skb_load_bytes(skb, off, extension, sizeof(extension)))
 			return 0;
-		/* The authentication header, 51, counts in other units. */
+		/* The last of these counts in other units. */
 		off += next == 51 ? (extension[1] + 2) * 4 : (extension[1] + 1) * 8;
 		next = extension[0];
 	}
@@ -162,16 +193,15 @@ static __always_inline __u32 dns_skip_extensions(struct __sk_buff *skb, __u8 *pr
 static __always_inline int dns_see(struct __sk_buff *skb, const bool query)
 {
 	/* 0 if the socket is not connected. It is 53 even where the packet now goes to another port. */
-	__u32 peer = bpf_ntohl(skb->remote_port), off, header, len;
-	struct dns_packet head = {};
-	__u8 *data, *end, *l4, protocol, flags;
-	__u16 ports[2];
+	__u32 peer = bpf_ntohl(skb->remote_port), marks = query ? DNS_QUERY : 0, off;
+	__u8 *data, *end, *l4, protocol;
+	__be16 *ports;
 
 	if (peer && peer != DNS_PORT)
 		return DNS_PASS;
 	data = (void *)(long)skb->data;
 	end = (void *)(long)skb->data_end;
-	if (data + 28 > end)
+	if (data + 20 > end)
 		return DNS_PASS;
 	switch (data[0] >> 4) {
 	case 4:
@@ -181,61 +211,29 @@ static __always_inline int dns_see(struct __sk_buff *skb, const bool query)
 		off = (data[0] & 15) * 4;
 		break;
 	case 6:
-		if (data + 40 > end)
-			return DNS_PASS;
 		protocol = data[6];
 		off = 40;
-		if (protocol != 17 && protocol != 6)
+		if (protocol != IPPROTO_UDP && protocol != IPPROTO_TCP)
 			off = dns_skip_extensions(skb, &protocol);
 		break;
 	default: return DNS_PASS;
 	}
-	if ((protocol != 17 && protocol != 6) || off < 20 || off > 1024)
+	if (protocol == IPPROTO_TCP)
+		marks |= DNS_TCP;
+	else if (protocol != IPPROTO_UDP)
+		return DNS_PASS;
+	if (off < 20 || off > 1024)
 		return DNS_PASS;
 	l4 = data + off;
+	ports = (void *)l4;
 	if (l4 + 8 > end)
 		return DNS_PASS;
-	__builtin_memcpy(ports, l4, sizeof(ports));
-	if (!peer && ports[query] != bpf_htons(DNS_PORT))
-		return DNS_PASS;
-
-	head.kind = KIND_DNS;
-	head.time_ns = bpf_ktime_get_boot_ns();
-	head.client_port = skb->local_port;
-	head.server_port = bpf_ntohs(ports[query]);
-	if (query)
-		head.marks |= DNS_QUERY;
 	if (peer)
-		head.marks |= DNS_CONNECTED;
-	if (data[0] >> 4 == 4) {
-		head.client[10] = head.client[11] = head.server[10] = head.server[11] = 0xff;
-		__builtin_memcpy(head.client + 12, data + (query ? 12 : 16), 4);
-		__builtin_memcpy(head.server + 12, data + (query ? 16 : 12), 4);
-	} else {
-		if (data + 40 > end)
-			return DNS_PASS;
-		__builtin_memcpy(head.client, data + (query ? 8 : 24), 16);
-		__builtin_memcpy(head.server, data + (query ? 24 : 8), 16);
-	}
-	if (protocol == 17) {
-		header = 8;
-	} else {
-		if (l4 + 20 > end)
-			return DNS_PASS;
-		head.marks |= DNS_TCP;
-		head.seq = (__u32)l4[4] << 24 | l4[5] << 16 | l4[6] << 8 | l4[7];
-		header = (l4[12] >> 4) * 4;
-		flags = l4[13];
-		if (flags & 2)
-			head.marks |= DNS_SYN;
-	}
-	len = skb->len;
-	if (off + header > len)
+		marks |= DNS_CONNECTED;
+	else if (ports[query] != bpf_htons(DNS_PORT))
 		return DNS_PASS;
-	off += header;
-	len -= off;
-	return protocol == 17 ? dns_datagram(skb, &head, off, len) :
-				dns_segment(skb, &head, off, len);
+	dns_take(skb, off, marks, data[0] >> 4);
+	return DNS_PASS;
 }
 
 SEC("cgroup_skb/ingress")

@@ -83,6 +83,7 @@ All filters work in the kernel.`,
 		{Name: "retransmits", Type: "integer", Text: "how often the SYN was sent again"},
 		{Name: "via", Type: "string", Text: "how it was made: \"connect\", \"fastopen\", \"mptcp\", \"io_uring\", \"kernel\"; with /32 behind it if by a 32-bit program"},
 		{Name: "query", Type: "string, or null", Text: "with -d or --domains: the name that the remote address was looked up by; null if none was seen"},
+		{Name: "query_bytes", Type: "string", Text: "only if query is not UTF-8: its exact bytes in base64"},
 		{Name: "query_latency_ns", Type: "integer, or null", Text: "there too: how long the lookup took; null if its beginning was not seen"},
 		{Name: "connects", Type: "integer", Text: "with -c: as in the column CONNECTS"},
 		{Name: "failed", Type: "integer", Text: "with -c: how many failed or were aborted"},
@@ -119,6 +120,15 @@ time the program took to send.
 
 In MPTCP the rows are those of the paths: what the program sees is the first of
 them.
+
+Names come from DNS messages on port 53 (UDP and TCP) that pass a socket of this
+machine, whoever asks: the tool looks nothing up. The name is that of the newest
+answer with the address before the connect, be it another program's: many names share
+the addresses of a large host. It is kept as long as the answer may be, but 2
+seconds at least, and of 4,096 addresses. None is seen of DNS over TLS or HTTPS, of
+/etc/hosts, of multicast DNS, of what a cache gives without a DNS message (nscd,
+nss-resolve), and of what was looked up before the tool began. The time is from
+the query to its answer.
 
 -c tells 50,000 combinations apart; what comes after is counted together, as
 <others>.`,

@@ -89,7 +89,7 @@ func (p *bpfDnsPacket) has(m bpfDnsMark) bool { return p.Marks&uint8(m) != 0 }
 // trusted reports whether a message can only come from the server that the socket
 // belongs to. To any other socket whoever likes can send from port 53.
 func (p *bpfDnsPacket) trusted() bool {
-	return p.has(bpfDnsMarkDNS_CONNECTED) || netip.AddrFrom16(p.Server).Unmap().IsLoopback()
+	return p.has(bpfDnsMarkDNS_CONNECTED) || netip.AddrFrom16(p.Saddr).Unmap().IsLoopback()
 }
 
 // message takes one message, or as much of it as there is. It returns whether it
@@ -105,7 +105,7 @@ func (n *names) message(p *bpfDnsPacket, message []byte) bool {
 	if err != nil || asked.Class != dnsmessage.ClassINET || parser.SkipAllQuestions() != nil {
 		return false
 	}
-	q := question{p.ClientPort, header.ID, asked.Type, lower(asked.Name.String())}
+	q := question{p.Port, header.ID, asked.Type, lower(asked.Name.String())}
 	if isQuery {
 		// Of one that is repeated, the first is what its program waits for.
 		since, ok := n.queries.get(q)

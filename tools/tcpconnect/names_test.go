@@ -13,8 +13,7 @@ import (
 )
 
 const (
-	kindDNS = 1
-	second  = uint64(time.Second)
+	second = uint64(time.Second)
 	// When the tests begin, since boot.
 	start = 1000 * second
 )
@@ -35,9 +34,12 @@ func (p packet) record() []byte {
 	if server == "" {
 		server = "192.0.2.53"
 	}
+	from, to := netip.MustParseAddr(server), netip.MustParseAddr("192.0.2.1")
+	if p.marks&bpfDnsMarkDNS_QUERY != 0 {
+		from, to = to, from
+	}
 	head := bpfDnsPacket{
-		Kind: kindDNS, Seq: p.seq, TimeNs: p.at, ClientPort: p.port, ServerPort: 53, Len: uint16(len(p.data)), Marks: uint8(p.marks),
-		Client: netip.MustParseAddr("192.0.2.1").As16(), Server: netip.MustParseAddr(server).As16(),
+		Kind: uint32(bpfKindKIND_DNS), Seq: p.seq, TimeNs: p.at, Port: p.port, Len: uint16(len(p.data)), Marks: uint8(p.marks), Saddr: from.As16(), Daddr: to.As16(),
 	}
 	record := append([]byte(nil), unsafe.Slice((*byte)(unsafe.Pointer(&head)), unsafe.Sizeof(head))...)
 	record = append(record, p.data...)
@@ -527,17 +529,10 @@ func TestTCPBounds(t *testing.T) {
 	see(t, n, packet{at: start, marks: tcp | bpfDnsMarkDNS_SYN, port: 9, seq: 0})
 	for i := range uint32(1000) {
 		see(t, n, packet{at: start, marks: tcp, port: 9, seq: 1000 + 2*i, data: []byte{1}})
-		s, _ := n.streams.open.get(directionOf(packet{port: 9}))
+		s, _ := n.streams.open.get(direction{netip.MustParseAddr("192.0.2.53").As16(), netip.MustParseAddr("192.0.2.1").As16(), 9})
 		if s != nil && len(s.held) > maxHeldSegments {
 			t.Fatalf("%d segments are held", len(s.held))
 		}
-	}
-}
-
-func directionOf(p packet) direction {
-	return direction{
-		client: netip.MustParseAddr("192.0.2.1").As16(), server: netip.MustParseAddr("192.0.2.53").As16(),
-		clientPort: p.port, serverPort: 53,
 	}
 }
 

@@ -395,7 +395,7 @@ func (p *printer) appendJSON(dst []byte, a *attempt, wall int64) []byte {
 	if a.query == "" {
 		j.Null("query")
 	} else {
-		j.String("query", a.query)
+		j.Str("query", []byte(a.query))
 	}
 	if a.queryTook < 0 {
 		j.Null("query_latency_ns")

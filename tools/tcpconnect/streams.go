@@ -25,9 +25,8 @@ type streams struct {
 
 // direction is one of the two streams of a connection.
 type direction struct {
-	client, server         [16]byte
-	clientPort, serverPort uint16
-	query                  bool
+	from, to [16]byte
+	port     uint16 // of the client, whose address is either of them
 }
 
 type stream struct {
@@ -51,7 +50,7 @@ func newStreams() *streams {
 // and begins anew with the next segment. A stream whose beginning was not seen is
 // taken to begin a message with a segment, as nearly all do.
 func (all *streams) segment(p *bpfDnsPacket, data []byte, take func(message []byte) bool) {
-	key := direction{p.Client, p.Server, p.ClientPort, p.ServerPort, p.has(bpfDnsMarkDNS_QUERY)}
+	key := direction{p.Saddr, p.Daddr, p.Port}
 	seq := p.Seq
 	s, known := all.open.get(key)
 	if p.has(bpfDnsMarkDNS_SYN) {

@@ -39,6 +39,7 @@ type row struct {
 	Via         string
 
 	Query          *string
+	QueryBytes     []byte  `json:"query_bytes"`
 	QueryLatencyNS *uint64 `json:"query_latency_ns"`
 
 	Lost         uint64
