@@ -10,8 +10,7 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/gobcc/gobcc/internal/common/clock"
 	"github.com/gobcc/gobcc/internal/common/events"
 	"github.com/gobcc/gobcc/internal/common/output"
 	"github.com/gobcc/gobcc/internal/common/trace"
@@ -38,10 +37,7 @@ func (a *attempt) has(mark bpfMark) bool { return a.Marks&uint8(mark) != 0 }
 
 func (a *attempt) is(result bpfResult) bool { return bpfResult(a.Result) == result }
 
-func (a *attempt) comm() []byte {
-	name, _, _ := bytes.Cut(a.Comm[:], []byte{0})
-	return name
-}
+func (a *attempt) comm() []byte { return events.CString(a.Comm[:]) }
 
 func (a *attempt) via() string {
 	name := "?"
@@ -109,8 +105,7 @@ func newPrinter(o *options, stdout io.Writer) *printer {
 		p.names = newNames()
 	}
 	if f, ok := stdout.(*os.File); ok {
-		_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-		p.terminal = err == nil
+		p.terminal = output.IsTerminal(f.Fd())
 	}
 	if o.interval > 0 {
 		p.next = time.Now().Add(o.interval)
@@ -210,7 +205,7 @@ func (p *printer) pending(r *trace.Run) ([]*attempt, error) {
 	var all []*attempt
 	var key uint64
 	var value []byte
-	latest := now()
+	latest := clock.Boot()
 	entries := kept.Iterate()
 	for entries.Next(&key, &value) {
 		a := &attempt{}
@@ -230,13 +225,6 @@ func (p *printer) pending(r *trace.Run) ([]*attempt, error) {
 	}
 	slices.SortFunc(all, func(a, b *attempt) int { return cmp.Compare(a.TimeNs, b.TimeNs) })
 	return all, nil
-}
-
-// now is the time since boot, as the kernel side takes it.
-func now() uint64 {
-	var ts unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) // can't fail: the clock exists
-	return uint64(ts.Nano())
 }
 
 // The widths of columns.
