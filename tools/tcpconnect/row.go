@@ -333,14 +333,15 @@ func (p *printer) appendRow(dst []byte, a *attempt) []byte {
 		}
 		dst = append(output.AppendUint(append(dst, ' '), uint64(a.Retransmits), syncsWidth), ' ')
 	}
-	if a.query != "" {
-		dst = output.AppendEscaped(dst, []byte(a.query))
-		if o.dns && a.queryTook >= 0 {
-			dst = output.AppendDuration(append(dst, " ("...), int64(a.queryTook), time.Millisecond, 3, 0)
-			dst = append(dst, "ms)"...)
-		}
+	if a.query == "" {
+		return append(bytes.TrimRight(dst, " "), '\n')
 	}
-	return append(bytes.TrimRight(dst, " "), '\n')
+	dst = output.AppendEscaped(dst, []byte(a.query))
+	if o.dns && a.queryTook >= 0 {
+		dst = output.AppendDuration(append(dst, " ("...), int64(a.queryTook), time.Millisecond, 3, 0)
+		dst = append(dst, "ms)"...)
+	}
+	return append(dst, '\n')
 }
 
 // appendJSON appends an attempt as a JSON object; manual.go describes the keys.
@@ -383,7 +384,7 @@ func (p *printer) appendJSON(dst []byte, a *attempt, wall int64) []byte {
 	if a.query == "" {
 		j.Null("query")
 	} else {
-		j.String("query", a.query)
+		j.Str("query", []byte(a.query))
 	}
 	if a.queryTook < 0 {
 		j.Null("query_latency_ns")
