@@ -107,9 +107,6 @@ func newPrinter(o *options, stdout io.Writer) *printer {
 	if f, ok := stdout.(*os.File); ok {
 		p.terminal = output.IsTerminal(f.Fd())
 	}
-	if o.interval > 0 {
-		p.next = time.Now().Add(o.interval)
-	}
 	return p
 }
 
@@ -145,23 +142,27 @@ func (p *printer) show(r *trace.Run, a *attempt) error {
 	return r.Out.EndRow(p.appendRow(r.Out.Row(), a))
 }
 
-// drained writes the tables of -c as they are due.
+// drained writes the tables of -c as they are due, but for the last.
 func (p *printer) drained(r *trace.Run) error {
-	if p.opts.interval == 0 || time.Now().Before(p.next) {
+	every, now := p.opts.interval, time.Now()
+	switch {
+	case every == 0, now.Before(p.next):
+		return nil
+	case p.next.IsZero(): // it begins
+		p.next = now.Add(every)
 		return nil
 	}
-	p.next = p.next.Add(p.opts.interval)
+	// Of several that are late, as after a SIGSTOP, only one is written.
+	p.next = p.next.Add(every * (1 + now.Sub(p.next)/every))
 	p.tables++
-	if err := p.writeCounts(r); err != nil {
-		return err
-	}
 	if p.tables == p.opts.tables {
 		r.Stop()
+		return nil
 	}
-	return nil
+	return p.writeCounts(r)
 }
 
-// finish shows the attempts that are still under way, and the counts.
+// finish shows the attempts that are still under way, and the last table of -c.
 func (p *printer) finish(r *trace.Run) error {
 	pending, err := p.pending(r)
 	if err != nil {
@@ -175,10 +176,10 @@ func (p *printer) finish(r *trace.Run) error {
 	if err := p.sayLostNames(r); err != nil {
 		return err
 	}
-	if !p.opts.count || p.opts.tables > 0 && p.tables == p.opts.tables {
-		return nil
+	if p.opts.count {
+		return p.writeCounts(r)
 	}
-	return p.writeCounts(r)
+	return nil
 }
 
 // sayLostNames says how many DNS messages did not come through: they are no events, but
