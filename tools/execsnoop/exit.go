@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gobcc/gobcc/internal/common/clock"
 	"github.com/gobcc/gobcc/internal/common/events"
 	"github.com/gobcc/gobcc/internal/common/output"
 	"github.com/gobcc/gobcc/internal/common/trace"
@@ -92,7 +93,7 @@ func (p *printer) end(record []byte) error {
 // drained asks for what ended processes used, and shows the ends that have waited
 // long enough.
 func (p *printer) drained(r *trace.Run) error {
-	latest := now()
+	latest := clock.Boot()
 	for i := 0; i < len(p.ending); {
 		e := p.ending[i]
 		if e.TimeNs+uint64(askAfter) >= latest {
@@ -151,7 +152,7 @@ func (p *printer) finish(r *trace.Run) error {
 func (p *printer) showEnd(r *trace.Run, e *ended) error {
 	o := p.opts
 	p.depths.forget(process{e.Pid, e.StartNs})
-	if p.counts.hidden(e.Id) || o.nameRE != nil && !o.nameRE.Match(text(e.Comm[:])) {
+	if p.counts.hidden(e.Id) || o.nameRE != nil && !o.nameRE.Match(events.CString(e.Comm[:])) {
 		return nil
 	}
 	if o.summary {
@@ -178,7 +179,7 @@ func (p *printer) appendEnd(dst []byte, e *ended, wall int64) []byte {
 	}
 	dst = p.appendTask(dst, &task{
 		boot: e.TimeNs, wall: wall, uid: e.Uid, pid: e.Pid, ppid: e.Ppid,
-		comm: text(e.Comm[:]), parent: text(e.ParentComm[:]), cpu: -1, ret: int64(ret),
+		comm: events.CString(e.Comm[:]), parent: events.CString(e.ParentComm[:]), cpu: -1, ret: int64(ret),
 	})
 	if s := e.signal(); s != 0 {
 		dst = append(append(dst, "<killed by "...), signalName(s)...)
@@ -213,9 +214,9 @@ func appendEndJSON(dst []byte, e *ended, wall int64) []byte {
 	j.Uint("tid", uint64(e.Tid))
 	j.Uint("ppid", uint64(e.Ppid))
 	j.Uint("uid", uint64(e.Uid))
-	j.Str("comm", text(e.Comm[:]))
+	j.Str("comm", events.CString(e.Comm[:]))
 	j.Uint("cgroup_id", e.CgroupId)
-	j.Str("parent_comm", text(e.ParentComm[:]))
+	j.Str("parent_comm", events.CString(e.ParentComm[:]))
 	j.String("exec_id", id(e.Id))
 	if s := e.signal(); s != 0 {
 		j.Null("exit_code")

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gobcc/gobcc/internal/common/clock"
 	"github.com/gobcc/gobcc/internal/common/output"
 	"github.com/gobcc/gobcc/internal/common/trace"
 )
@@ -105,7 +106,7 @@ func TestEndsWait(t *testing.T) {
 		asked = nil
 	}
 	p.begin = 0
-	booted := now()
+	booted := clock.Boot()
 	pid := uint32(0)
 	end := func(age time.Duration) {
 		pid++
@@ -173,7 +174,7 @@ func TestAskingFails(t *testing.T) {
 	p := newPrinting(t, "--exit-only")
 	asked := 0
 	p.askTimes = func(*trace.Run, *ended) error { asked++; return errors.New("no") }
-	p.feed(t, exited{Id: 1, TimeNs: now() - uint64(askAfter), Pid: 1})
+	p.feed(t, exited{Id: 1, TimeNs: clock.Boot() - uint64(askAfter), Pid: 1})
 	for range 3 {
 		if err := p.drained(p.r); err != nil {
 			t.Fatal(err)
@@ -192,10 +193,10 @@ func TestAskingFails(t *testing.T) {
 // Two threads that end at once may each be found to be the last.
 func TestEndsAreShownOnce(t *testing.T) {
 	p := newPrinting(t, "--exit")
-	p.feed(t, exited{Id: 7, Pid: 7, Tid: 7, TimeNs: now()})
-	p.feed(t, exited{Id: 7, Pid: 7, Tid: 8, TimeNs: now()})
+	p.feed(t, exited{Id: 7, Pid: 7, Tid: 7, TimeNs: clock.Boot()})
+	p.feed(t, exited{Id: 7, Pid: 7, Tid: 8, TimeNs: clock.Boot()})
 	p.feed(t, reaped{Id: 7})
-	p.feed(t, exited{Id: 7, Pid: 7, Tid: 8, TimeNs: now()}) // from a spare, late
+	p.feed(t, exited{Id: 7, Pid: 7, Tid: 8, TimeNs: clock.Boot()}) // from a spare, late
 	p.feed(t, reaped{Id: 7})
 	if lines := p.written(t); len(lines) != 1 || len(p.ending) > 0 {
 		t.Errorf("%q; %d more wait", lines, len(p.ending))

@@ -7,8 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/gobcc/gobcc/internal/common/clock"
 	"github.com/gobcc/gobcc/internal/common/events"
 	"github.com/gobcc/gobcc/internal/common/output"
 	"github.com/gobcc/gobcc/internal/common/trace"
@@ -39,20 +38,8 @@ type printer struct {
 func newPrinter(o *options) *printer {
 	return &printer{
 		opts: o, parts: map[uint64]*parts{}, running: map[uint64]uint64{},
-		askTimes: callTimes, counts: newCounts(), begin: now(),
+		askTimes: callTimes, counts: newCounts(), begin: clock.Boot(),
 	}
-}
-
-// now is the time since boot, as the kernel side takes it.
-func now() uint64 {
-	var ts unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) // can't fail: the clock exists
-	return uint64(ts.Nano())
-}
-
-func text(b []byte) []byte {
-	t, _, _ := bytes.Cut(b, []byte{0})
-	return t
 }
 
 // showStart writes an exec, or counts it.
@@ -65,7 +52,7 @@ func (p *printer) showStart(r *trace.Run, s *started) error {
 			p.running[s.Id] = s.TimeNs
 		}
 	}
-	if o.nameRE != nil && !o.nameRE.Match(text(s.Comm[:])) || o.lineRE != nil && !o.lineRE.Match(s.line()) {
+	if o.nameRE != nil && !o.nameRE.Match(events.CString(s.Comm[:])) || o.lineRE != nil && !o.lineRE.Match(s.line()) {
 		if lives {
 			p.counts.hide(s.Id)
 		}
@@ -175,7 +162,7 @@ func (p *printer) appendTask(dst []byte, t *task) []byte {
 func (p *printer) appendStart(dst []byte, s *started, wall int64) []byte {
 	dst = p.appendTask(dst, &task{
 		boot: s.TimeNs, wall: wall, uid: s.Uid, pid: s.Pid, ppid: s.Ppid,
-		comm: text(s.Comm[:]), parent: text(s.ParentComm[:]), cpu: int64(s.Cpu), ret: int64(s.Ret),
+		comm: events.CString(s.Comm[:]), parent: events.CString(s.ParentComm[:]), cpu: int64(s.Cpu), ret: int64(s.Ret),
 	})
 	if p.opts.tree {
 		for range p.depths.of(s) {
@@ -266,7 +253,7 @@ func (p *printer) appendExtras(dst []byte, s *started) []byte {
 		field("cwd", s.cwd)
 	}
 	if o.tty {
-		if tty := text(s.Tty[:]); len(tty) > 0 {
+		if tty := events.CString(s.Tty[:]); len(tty) > 0 {
 			field("tty", tty)
 		} else {
 			field("tty", []byte("none"))
@@ -285,7 +272,7 @@ func (p *printer) appendExtras(dst []byte, s *started) []byte {
 			if i > 0 {
 				chain = append(chain, '<')
 			}
-			chain = append(chain, text(s.ancestors[i].Comm[:])...)
+			chain = append(chain, events.CString(s.ancestors[i].Comm[:])...)
 			chain = strconv.AppendUint(append(chain, ':'), uint64(s.ancestors[i].Pid), 10)
 		}
 		field("ancestors", chain)
@@ -309,9 +296,9 @@ func (p *printer) appendJSON(dst []byte, s *started, wall int64) []byte {
 	j.Uint("tid", uint64(s.Tid))
 	j.Uint("ppid", uint64(s.Ppid))
 	j.Uint("uid", uint64(s.Uid))
-	j.Str("comm", text(s.Comm[:]))
+	j.Str("comm", events.CString(s.Comm[:]))
 	j.Uint("cgroup_id", s.CgroupId)
-	j.Str("parent_comm", text(s.ParentComm[:]))
+	j.Str("parent_comm", events.CString(s.ParentComm[:]))
 	if s.Ret < 0 {
 		j.Null("exec_id")
 	} else {
@@ -333,7 +320,7 @@ func (p *printer) appendJSON(dst []byte, s *started, wall int64) []byte {
 		j.Null("error")
 	}
 	j.Uint("cpu", uint64(s.Cpu))
-	tty := text(s.Tty[:])
+	tty := events.CString(s.Tty[:])
 	bytesOrNull(&j, "tty", tty, len(tty) > 0)
 	uintOrNull(&j, "loginuid", uint64(s.Loginuid), s.Loginuid != unset)
 	uintOrNull(&j, "sessionid", uint64(s.Sessionid), s.Sessionid != unset)
@@ -342,7 +329,7 @@ func (p *printer) appendJSON(dst []byte, s *started, wall int64) []byte {
 		for i := range min(len(s.ancestors), int(p.opts.ancestors)) {
 			j.Object("")
 			j.Uint("pid", uint64(s.ancestors[i].Pid))
-			j.Str("comm", text(s.ancestors[i].Comm[:]))
+			j.Str("comm", events.CString(s.ancestors[i].Comm[:]))
 			j.Close()
 		}
 		j.Close()

@@ -44,10 +44,7 @@ func (o *opened) fd() int64 { return int64(max(o.Ret, -1)) }
 
 func (o *opened) errno() int32 { return max(-o.Ret, 0) }
 
-func (o *opened) comm() []byte {
-	name, _, _ := bytes.Cut(o.Comm[:], []byte{0})
-	return name
-}
+func (o *opened) comm() []byte { return events.CString(o.Comm[:]) }
 
 func (o *opened) via() string {
 	name := "?"

@@ -124,9 +124,15 @@ func (p *printer) writeCounts(r *trace.Run) error {
 	return r.Out.Flush()
 }
 
+// The widths of the table's columns, which are BCC's.
+const (
+	countedAddrWidth = 25 // it grows with longer ones
+	countedPortWidth = 20
+)
+
 // appendTable appends the lines with the columns that BCC has, and others behind.
 func (p *printer) appendTable(dst []byte, lines []*counted) []byte {
-	source, destination := 25, 25
+	source, destination := countedAddrWidth, countedAddrWidth
 	for _, l := range lines {
 		source, destination = max(source, len(l.sourceText())), max(destination, len(l.destinationText()))
 	}
@@ -139,17 +145,17 @@ func (p *printer) appendTable(dst []byte, lines []*counted) []byte {
 		column("LPORT", portWidth)
 	}
 	column("RADDR", destination)
-	column("RPORT", portWidth)
-	dst = append(dst, "CONNECTS    FAILED    P50(ms)    P99(ms)    MAX(ms)\n"...)
+	column("RPORT", countedPortWidth)
+	dst = append(dst, "CONNECTS     FAILED    P50(ms)    P99(ms)    MAX(ms)\n"...)
 	for _, l := range lines {
 		column(l.sourceText(), source)
 		if p.opts.lport {
 			dst = append(output.AppendUint(dst, uint64(l.sport), -portWidth), ' ')
 		}
 		column(l.destinationText(), destination)
-		dst = append(output.AppendUint(dst, uint64(l.dport), -portWidth), ' ')
-		dst = append(output.AppendUint(dst, l.attempts, -8), ' ')
-		dst = output.AppendUint(dst, l.failed, 9)
+		dst = append(output.AppendUint(dst, uint64(l.dport), -countedPortWidth), ' ')
+		dst = append(output.AppendUint(dst, l.attempts, -10), ' ')
+		dst = output.AppendUint(dst, l.failed, 8)
 		for _, ns := range []uint64{l.took.Quantile(0.5), l.took.Quantile(0.99), l.took.Max} {
 			if l.took.Count == 0 {
 				dst = append(dst, "          -"...)

@@ -147,23 +147,31 @@ type networkKey struct {
 
 // fill puts the networks into a map that is not loaded yet.
 func (l networkList) fill(spec *ebpf.MapSpec) {
-	spec.MaxEntries = uint32(max(len(l), 1))
+	if !l.given() {
+		return
+	}
 	seen := map[networkKey]bool{}
-	for _, n := range l {
-		key := networkKey{uint32(n.Bits()), n.Addr().As16()}
-		if n.Addr().Is4() {
+	add := func(prefix netip.Prefix, wanted bool) {
+		key := networkKey{uint32(prefix.Bits()), prefix.Addr().As16()}
+		if prefix.Addr().Is4() {
 			key.Bits += 96
 		}
 		if seen[key] {
-			continue
+			return
 		}
 		seen[key] = true
-		wanted := uint8(1)
-		if n.not {
-			wanted = 0
+		var value uint8
+		if wanted {
+			value = 1
 		}
-		spec.Contents = append(spec.Contents, ebpf.MapKV{Key: key, Value: wanted})
+		spec.Contents = append(spec.Contents, ebpf.MapKV{Key: key, Value: value})
 	}
+	for _, n := range l {
+		add(n.Prefix, !n.not)
+	}
+	// No network of IPv6 holds addresses of IPv4, though they lie within ::/0 here.
+	add(netip.PrefixFrom(netip.IPv4Unspecified(), 0), l.others())
+	spec.MaxEntries = uint32(len(spec.Contents))
 }
 
 // netns is a flag value: the number of a network namespace's inode.
@@ -173,9 +181,10 @@ func (n *netns) String() string { return "" }
 func (n *netns) Type() string   { return "string" }
 func (n *netns) Set(text string) error {
 	if number, err := strconv.ParseUint(text, 10, 32); err == nil {
-		// Namespaces are numbered from here on (PROC_DYNAMIC_FIRST), processes end
-		// far below.
-		if number >= 0xf0000000 {
+		// No process has a number above PID_MAX_LIMIT. Namespaces have theirs from
+		// 0xf0000000 on (PROC_DYNAMIC_FIRST), and since 6.18 the initial ones from
+		// 0xeffffff8 on.
+		if number > 1<<22 {
 			*n = netns(number)
 			return nil
 		}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -9,6 +8,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/gobcc/gobcc/internal/common/cli"
+	"github.com/gobcc/gobcc/internal/common/duration"
 	"github.com/gobcc/gobcc/internal/common/manual"
 	"github.com/gobcc/gobcc/internal/common/trace"
 )
@@ -21,7 +21,7 @@ type options struct {
 	lport      bool
 	outcome    bool // a row tells how the attempt ended
 	failed     bool
-	minLatency millis
+	minLatency duration.Millis
 	ipv4, ipv6 bool
 	ports      portList
 	daddrs     networkList
@@ -96,6 +96,10 @@ func (o *options) check(args []string) error {
 	return nil
 }
 
+// shortestInterval is between two tables at least: they are looked after each 50 ms.
+const shortestInterval = 100 * time.Millisecond
+
+// checkInterval takes what stands behind -c.
 func (o *options) checkInterval(args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -106,11 +110,11 @@ func (o *options) checkInterval(args []string) error {
 	if len(args) > 2 {
 		return cli.BadUse("unexpected argument %q behind the interval and the count", args[2])
 	}
-	seconds, err := strconv.ParseFloat(args[0], 64)
-	if err != nil || !(seconds >= 0.01 && seconds <= 1e9) {
-		return cli.BadUse("the interval %q is not a number of seconds from 0.01 on", args[0])
+	var interval duration.Seconds
+	if err := interval.Set(args[0]); err != nil || time.Duration(interval) < shortestInterval {
+		return cli.BadUse("the interval %q is not a number of seconds from 0.1 on", args[0])
 	}
-	o.interval = time.Duration(seconds * float64(time.Second))
+	o.interval = time.Duration(interval)
 	if len(args) == 2 {
 		n, err := strconv.Atoi(args[1])
 		if err != nil || n < 1 {
@@ -142,22 +146,3 @@ func (o *options) family() uint8 {
 
 // named reports whether names of addresses are needed.
 func (o *options) named() bool { return o.dns || o.domains }
-
-// millis is a flag value: a time above 0, plain numbers being milliseconds.
-type millis time.Duration
-
-func (m *millis) String() string {
-	if *m == 0 {
-		return ""
-	}
-	return time.Duration(*m).String()
-}
-func (m *millis) Type() string { return "duration" }
-func (m *millis) Set(s string) error {
-	n, err := strconv.ParseFloat(s, 64)
-	if err != nil || !(n > 0 && n < 1e12) {
-		return fmt.Errorf("%q is not a number of milliseconds above 0", s)
-	}
-	*m = millis(n * float64(time.Millisecond))
-	return nil
-}

@@ -10,8 +10,7 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/gobcc/gobcc/internal/common/clock"
 	"github.com/gobcc/gobcc/internal/common/events"
 	"github.com/gobcc/gobcc/internal/common/output"
 	"github.com/gobcc/gobcc/internal/common/trace"
@@ -38,10 +37,7 @@ func (a *attempt) has(mark bpfMark) bool { return a.Marks&uint8(mark) != 0 }
 
 func (a *attempt) is(result bpfResult) bool { return bpfResult(a.Result) == result }
 
-func (a *attempt) comm() []byte {
-	name, _, _ := bytes.Cut(a.Comm[:], []byte{0})
-	return name
-}
+func (a *attempt) comm() []byte { return events.CString(a.Comm[:]) }
 
 func (a *attempt) via() string {
 	name := "?"
@@ -109,11 +105,7 @@ func newPrinter(o *options, stdout io.Writer) *printer {
 		p.names = newNames()
 	}
 	if f, ok := stdout.(*os.File); ok {
-		_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-		p.terminal = err == nil
-	}
-	if o.interval > 0 {
-		p.next = time.Now().Add(o.interval)
+		p.terminal = output.IsTerminal(f.Fd())
 	}
 	return p
 }
@@ -150,23 +142,27 @@ func (p *printer) show(r *trace.Run, a *attempt) error {
 	return r.Out.EndRow(p.appendRow(r.Out.Row(), a))
 }
 
-// drained writes the tables of -c as they are due.
+// drained writes the tables of -c as they are due, but for the last.
 func (p *printer) drained(r *trace.Run) error {
-	if p.opts.interval == 0 || time.Now().Before(p.next) {
+	every, now := p.opts.interval, time.Now()
+	switch {
+	case every == 0, now.Before(p.next):
+		return nil
+	case p.next.IsZero(): // it begins
+		p.next = now.Add(every)
 		return nil
 	}
-	p.next = p.next.Add(p.opts.interval)
+	// Of several that are late, as after a SIGSTOP, only one is written.
+	p.next = p.next.Add(every * (1 + now.Sub(p.next)/every))
 	p.tables++
-	if err := p.writeCounts(r); err != nil {
-		return err
-	}
 	if p.tables == p.opts.tables {
 		r.Stop()
+		return nil
 	}
-	return nil
+	return p.writeCounts(r)
 }
 
-// finish shows the attempts that are still under way, and the counts.
+// finish shows the attempts that are still under way, and the last table of -c.
 func (p *printer) finish(r *trace.Run) error {
 	pending, err := p.pending(r)
 	if err != nil {
@@ -180,10 +176,10 @@ func (p *printer) finish(r *trace.Run) error {
 	if err := p.sayLostNames(r); err != nil {
 		return err
 	}
-	if !p.opts.count || p.opts.tables > 0 && p.tables == p.opts.tables {
-		return nil
+	if p.opts.count {
+		return p.writeCounts(r)
 	}
-	return p.writeCounts(r)
+	return nil
 }
 
 // sayLostNames says how many DNS messages did not come through: they are no events, but
@@ -210,7 +206,7 @@ func (p *printer) pending(r *trace.Run) ([]*attempt, error) {
 	var all []*attempt
 	var key uint64
 	var value []byte
-	latest := now()
+	latest := clock.Boot()
 	entries := kept.Iterate()
 	for entries.Next(&key, &value) {
 		a := &attempt{}
@@ -230,13 +226,6 @@ func (p *printer) pending(r *trace.Run) ([]*attempt, error) {
 	}
 	slices.SortFunc(all, func(a, b *attempt) int { return cmp.Compare(a.TimeNs, b.TimeNs) })
 	return all, nil
-}
-
-// now is the time since boot, as the kernel side takes it.
-func now() uint64 {
-	var ts unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) // can't fail: the clock exists
-	return uint64(ts.Nano())
 }
 
 // The widths of columns.
@@ -345,14 +334,15 @@ func (p *printer) appendRow(dst []byte, a *attempt) []byte {
 		}
 		dst = append(output.AppendUint(append(dst, ' '), uint64(a.Retransmits), syncsWidth), ' ')
 	}
-	if a.query != "" {
-		dst = output.AppendEscaped(dst, []byte(a.query))
-		if o.dns && a.queryTook >= 0 {
-			dst = output.AppendDuration(append(dst, " ("...), int64(a.queryTook), time.Millisecond, 3, 0)
-			dst = append(dst, "ms)"...)
-		}
+	if a.query == "" {
+		return append(bytes.TrimRight(dst, " "), '\n')
 	}
-	return append(bytes.TrimRight(dst, " "), '\n')
+	dst = output.AppendEscaped(dst, []byte(a.query))
+	if o.dns && a.queryTook >= 0 {
+		dst = output.AppendDuration(append(dst, " ("...), int64(a.queryTook), time.Millisecond, 3, 0)
+		dst = append(dst, "ms)"...)
+	}
+	return append(dst, '\n')
 }
 
 // appendJSON appends an attempt as a JSON object; manual.go describes the keys.

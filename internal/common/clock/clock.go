@@ -34,18 +34,24 @@ func (w *Wall) Nanos(boot uint64) int64 {
 	return int64(boot) + w.offset
 }
 
+// Boot gives nanoseconds since boot, as bpf_ktime_get_boot_ns() does.
+func Boot() uint64 { return uint64(read(unix.CLOCK_BOOTTIME)) }
+
+func read(clock int32) int64 {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(clock, &ts) // can't fail: the clock exists and the pointer is good
+	return ts.Nano()
+}
+
 // offset is the time of day when the machine booted. Of three readings it takes
 // the one with the least between its two clocks.
 func offset() int64 {
 	best, least := int64(0), int64(1<<62)
 	for range 3 {
-		var before, wall, after unix.Timespec
-		// These can't fail: the clocks exist and the pointers are good.
-		_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &before)
-		_ = unix.ClockGettime(unix.CLOCK_REALTIME, &wall)
-		_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &after)
-		if took := after.Nano() - before.Nano(); took < least {
-			best, least = wall.Nano()-before.Nano()-took/2, took
+		before := read(unix.CLOCK_BOOTTIME)
+		wall := read(unix.CLOCK_REALTIME)
+		if took := read(unix.CLOCK_BOOTTIME) - before; took < least {
+			best, least = wall-before-took/2, took
 		}
 	}
 	return best

@@ -16,6 +16,14 @@ func boot(t *testing.T) uint64 {
 	return uint64(now.Nano())
 }
 
+func TestBoot(t *testing.T) {
+	before := boot(t)
+	now := Boot()
+	if after := boot(t); now < before || now > after {
+		t.Errorf("%d is not between %d and %d", now, before, after)
+	}
+}
+
 // A stamp taken between two looks at the time of day comes out between them, but
 // for what the offset is off by: half of the time that reading the clocks took.
 func TestNanos(t *testing.T) {

@@ -54,6 +54,29 @@ func (m *Micros) Set(s string) error {
 	return nil
 }
 
+// Millis is a flag value: a time above 0, plain numbers being milliseconds.
+type Millis time.Duration
+
+func (m *Millis) String() string {
+	if *m == 0 {
+		return ""
+	}
+	return time.Duration(*m).String()
+}
+
+// Type names the kind of value, as pflag wants it.
+func (m *Millis) Type() string { return "duration" }
+
+// Set takes what the user wrote.
+func (m *Millis) Set(s string) error {
+	d, err := parse(s, "ms")
+	if err != nil || d <= 0 {
+		return fmt.Errorf("%q is not a time: milliseconds, or a number with ns, us, ms or s", s)
+	}
+	*m = Millis(d)
+	return nil
+}
+
 // parse reads a time with a unit, or a plain number of the given unit.
 func parse(s, unit string) (time.Duration, error) {
 	if strings.Trim(s, "+-.0123456789") == "" {

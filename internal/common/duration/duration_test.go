@@ -46,6 +46,24 @@ func TestMicros(t *testing.T) {
 	}
 }
 
+func TestMillis(t *testing.T) {
+	for in, want := range map[string]time.Duration{
+		"1": time.Millisecond, "1000": time.Second, "0.5": 500 * time.Microsecond, "2s": 2 * time.Second, "10us": 10 * time.Microsecond,
+		"0.000001": 1, "9223372036854": 9223372036854 * time.Millisecond,
+	} {
+		var m Millis
+		if err := m.Set(in); err != nil || time.Duration(m) != want {
+			t.Errorf("%q is %v, %v, not %v", in, time.Duration(m), err, want)
+		}
+	}
+	for _, in := range notATime {
+		m := Millis(7)
+		if err := m.Set(in); err == nil || m != 7 {
+			t.Errorf("%q is %v", in, time.Duration(m))
+		}
+	}
+}
+
 // notATime is refused whatever the unit.
 var notATime = []string{
 	"", " ", "0", "-0", "0s", "0.0", "-1", "-5ms", "abc", "nan", "NaN", "inf", "+Inf", "1e3", "0x10", "1 ", " 1", "1,5", "1_000", "5x", "5u", "5n",

@@ -3,6 +3,7 @@
 package events
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -53,6 +54,14 @@ func Decode[T any](e *T, record []byte) (rest []byte, err error) {
 	}
 	copy(unsafe.Slice((*byte)(unsafe.Pointer(e)), size), record)
 	return record[size:], nil
+}
+
+// CString gives the text of a buffer that it ends in with a NUL, or fills.
+func CString(buf []byte) []byte {
+	if n := bytes.IndexByte(buf, 0); n >= 0 {
+		return buf[:n]
+	}
+	return buf
 }
 
 // Reader reads the ring buffer.

@@ -136,3 +136,11 @@ func TestDecodeAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations a record, %v", n, err)
 	}
 }
+
+func TestCString(t *testing.T) {
+	for in, want := range map[string]string{"": "", "\x00": "", "sh\x00\x00": "sh", "sh\x00rest": "sh", "sixteen-chars-no": "sixteen-chars-no"} {
+		if got := string(CString([]byte(in))); got != want {
+			t.Errorf("%q holds %q, not %q", in, got, want)
+		}
+	}
+}
