@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,7 +15,6 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -454,18 +454,32 @@ func readPrograms(pid int) ([]programTime, error) {
 	if err != nil {
 		return nil, err
 	}
-	var programs []programTime
+	var all []programTime
 	for _, id := range ids {
 		p, err := readProgram(ebpf.ProgramID(id))
 		if err != nil {
 			return nil, fmt.Errorf("BPF program %d: %w", id, err)
 		}
-		if p.count > 0 {
-			programs = append(programs, p)
+		all = append(all, p)
+	}
+	return mergeCopies(all), nil
+}
+
+// mergeCopies makes one of the copies of a program, all of which run for an event:
+// it ran as often as one of them, and took as long as all of them together.
+func mergeCopies(all []programTime) []programTime {
+	byName := map[string]programTime{}
+	for _, p := range all {
+		q := byName[p.name]
+		byName[p.name] = programTime{name: p.name, count: max(p.count, q.count), runtime: p.runtime + q.runtime}
+	}
+	var programs []programTime
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		if byName[name].count > 0 {
+			programs = append(programs, byName[name])
 		}
 	}
-	slices.SortFunc(programs, func(a, b programTime) int { return strings.Compare(a.name, b.name) })
-	return programs, nil
+	return programs
 }
 
 func readProgram(id ebpf.ProgramID) (programTime, error) {

@@ -298,6 +298,36 @@ func TestKernelSummary(t *testing.T) {
 	})
 }
 
+// TestKernelStats has the tool say what it did, and what that cost, in lines that
+// name a program once with all its spares.
+func TestKernelStats(t *testing.T) {
+	livetest.Need(t)
+	s := newStage(t)
+	path := leaf(s, "leaf")
+	some := s.program("some", livetest.Repeat(times, livetest.Fork(livetest.Call(unix.SYS_EXECVE, path, nil, nil)), livetest.Await()), livetest.Exit(0))
+	res := livetest.Run(t, "-v", "--stats", "--exit", "--", some).Over(t, 0)
+	_, possibly := res.Lost()
+	var execs, shown int
+	for line := range strings.Lines(res.Stderr) {
+		name := "execsnoop: program exec_tp"
+		if rest, ok := strings.CutPrefix(line, name); ok {
+			_, rest, _ = strings.Cut(rest, " ran ")
+			if _, err := fmt.Sscanf(rest, "%d times", &execs); err != nil || execs != 0 && strings.Count(res.Stderr, name) != 1 {
+				t.Errorf("%v: %s", err, res.Stderr)
+			}
+		}
+		_, _ = fmt.Sscanf(line, "execsnoop: %d events shown", &shown) // one line has it
+	}
+	// Others may run something meanwhile, but none of it is shown.
+	if execs < times+1 || shown != 2*(times+1) && possibly == 0 {
+		t.Errorf("%d execs were seen, and %d rows shown: %s", execs, shown, res.Stderr)
+	}
+	spares, tells := regexp.MustCompile(`program exec_tp and 3 spares ran`).MatchString(res.Stderr), strings.Contains(res.Stderr, "exec: with 3 spares,")
+	if !strings.Contains(res.Stderr, "execsnoop: exec: by tracepoint\n") || spares != tells {
+		t.Errorf("-v and --stats say\n%s", res.Stderr)
+	}
+}
+
 // TestKernelBadUsage gives what makes no sense: status 2, one line, and nothing
 // done.
 func TestKernelBadUsage(t *testing.T) {
