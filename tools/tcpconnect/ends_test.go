@@ -149,7 +149,7 @@ func FuzzPorts(f *testing.F) {
 
 // lookup does what the kernel does with a map of type BPF_MAP_TYPE_LPM_TRIE: of the
 // entries whose prefix the key has, it takes the longest.
-func lookup(spec *ebpf.MapSpec, addr netip.Addr) (value uint8, found bool) {
+func matchOf(spec *ebpf.MapSpec, addr netip.Addr) (value uint8, found bool) {
 	key, longest := addr.As16(), -1
 	for _, entry := range spec.Contents {
 		network := entry.Key.(networkKey)
@@ -166,7 +166,7 @@ func lookup(spec *ebpf.MapSpec, addr netip.Addr) (value uint8, found bool) {
 
 // kernelWants is network_wanted() in tcpconnect.bpf.c.
 func kernelWants(l networkList, spec *ebpf.MapSpec, addr netip.Addr) bool {
-	if value, found := lookup(spec, addr); found {
+	if value, found := matchOf(spec, addr); found {
 		return value != 0
 	}
 	return l.others()
