@@ -140,8 +140,8 @@ func TestKernelCounts(t *testing.T) {
 			ms := ` +([0-9]+\.[0-9]{3})`
 			want := []string{
 				`^LADDR {20} RADDR {20} RPORT {16}CONNECTS     FAILED    P50\(ms\)    P99\(ms\)    MAX\(ms\)$`,
-				fmt.Sprintf(`^127.0.0.1 {17}127.0.0.1 {17}%-20d %-10d %6d%s%s%s$`, to.to.Port(), 2*times, 0, ms, ms, ms),
-				fmt.Sprintf(`^::1 {23}::1 {23}%-20d %-10d %6d +- +- +-$`, closed.to.Port(), times, times),
+				fmt.Sprintf(`^127.0.0.1 {17}127.0.0.1 {17}%-20d %-10d %8d%s%s%s$`, to.to.Port(), 2*times, 0, ms, ms, ms),
+				fmt.Sprintf(`^::1 {23}::1 {23}%-20d %-10d %8d +- +- +-$`, closed.to.Port(), times, times),
 			}
 			if len(lines) != len(want) {
 				t.Fatalf("%q", lines)
