@@ -6,10 +6,15 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"golang.org/x/sys/unix"
 
 	"github.com/gobcc/gobcc/internal/common/livetest"
 )
@@ -42,6 +47,14 @@ func TestKernelFilters(t *testing.T) {
 			return slices.DeleteFunc(slices.Clone(all), func(n string) bool { return slices.Contains(names, n) })
 		}
 		self := fmt.Sprint(os.Getpid())
+		pins := livetest.PinDir(t, t.TempDir())
+		pin := func(name string, valueSize uint32, key uint64) string {
+			path := filepath.Join(pins, name)
+			livetest.PinMap(t, path, ebpf.MapSpec{Type: ebpf.Hash, KeySize: 8, ValueSize: valueSize, MaxEntries: 16}, key)
+			return path
+		}
+		cgroups := pin("cgroups", 8, cgroup.ID)
+		mounts, otherMounts := pin("mounts", 4, livetest.MountNamespace(t, unix.Gettid())), pin("others", 4, 1)
 		tests := []struct {
 			args string
 			want []string
@@ -76,6 +89,9 @@ func TestKernelFilters(t *testing.T) {
 			{fmt.Sprint("-u ", nobody), []string{"child"}},
 			{"--cgroup " + cgroup.Path, []string{"child"}},
 			{"--name nosuchname", nil},
+			{"--cgroupmap " + cgroups, []string{"child"}},
+			{"--mntnsmap " + mounts, all},
+			{"--mntnsmap " + otherMounts, nil},
 			{"--netns " + self, nil}, // the namespace that this process was started in
 			{fmt.Sprintf("--netns %d", livetest.NetworkInode(t)), all},
 		}
@@ -136,6 +152,67 @@ func TestKernelFilters(t *testing.T) {
 			}
 			if !maps.Equal(got, want) {
 				t.Errorf("tcpconnect %s: got %v, not %v: %s", test.args, got, want, res.Stderr)
+			}
+		}
+	})
+}
+
+// TestKernelNoIPv6 has the tool take the kernel for one that was built without IPv6, by
+// types that lack all of it.
+func TestKernelNoIPv6(t *testing.T) {
+	livetest.NeedFast(t)
+	types, err := btf.LoadKernelSpec()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kept []btf.Type
+	for typ, err := range types.All() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch typ := typ.(type) {
+		case *btf.Func:
+			if typ.Name == "tcp_v6_connect" {
+				continue
+			}
+		case *btf.Struct:
+			if typ.Name == "sock_common" {
+				typ.Members = slices.DeleteFunc(typ.Members, func(m btf.Member) bool { return strings.HasPrefix(m.Name, "skc_v6_") })
+			}
+		}
+		kept = append(kept, typ)
+	}
+	builder, err := btf.NewBuilder(kept, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := builder.Marshal(nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "btf")
+	if err := os.WriteFile(file, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	livetest.Network(t, func() {
+		to := newServer(t, home, 5, 0)
+		tool := livetest.Start(t, "--json", "--btf", file, "--netns", livetest.NetworkPath())
+		tool.Ready()
+		for range times {
+			if err := connect(to.to); err != nil {
+				t.Fatal(err)
+			}
+			if err := to.accept(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		list := rows(t, tool.Stop(), 0)
+		if len(list) != times {
+			t.Errorf("%d rows", len(list))
+		}
+		for _, r := range list {
+			if what := r.what(); what != "IPv4 127.0.0.1 to 127.0.0.1 by connect: ok" {
+				t.Errorf("%s", what)
 			}
 		}
 	})

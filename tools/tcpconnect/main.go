@@ -39,7 +39,7 @@ func run(ctx context.Context, env *cli.Env) error {
 	p := newPrinter(opts, env.Stdout)
 	return opts.Run(ctx, env, trace.Tool{
 		Spec:    spec,
-		Hooks:   hooks(opts),
+		Hooks:   hooks(opts, hasIPv6()),
 		Prepare: func(k *attach.Kernel) error { return opts.prepareFor(spec, k) },
 		Command: command,
 		Header:  p.header(),
@@ -63,7 +63,7 @@ const connects = "connects"
 // tells that one has begun; only the system call's return tells of those that
 // failed before that. It costs all system calls, so it is there only where rows say
 // how connects ended, or need the port that is chosen after the change.
-func hooks(o *options) []attach.Hook {
+func hooks(o *options, ipv6 bool) []attach.Hook {
 	const (
 		early  = "connects that fail before a packet is sent (--outcome shows them)"
 		policy = "connects that a security policy refuses (--outcome shows them)"
@@ -84,6 +84,9 @@ func hooks(o *options) []attach.Hook {
 	hooked := attach.Choose(attach.Fentry, calls, "fexit", "fentry")
 	hooked.Repeatable = hooked.Programs
 	probed := attach.Choose(attach.Kprobe, calls, "kretprobe", "kprobe")
+	if ipv6 && o.family() != 4 { // or the mode is none: IPv6 may be a module, which changes of state show too
+		hooked.Needs, probed.Needs = hooked.Programs, probed.Programs
+	}
 	if !o.outcome {
 		hooked, probed = hooked.Without(policy), probed.Without(policy)
 	}

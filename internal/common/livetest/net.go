@@ -5,42 +5,25 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"runtime"
 	"testing"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// Network runs do on a thread of its own, in a new network namespace, which has
-// loopback and nothing else: no packet leaves it. Children that do starts are in it
-// too. The namespace is gone afterwards, when the sockets are. do may fail or skip the
-// test; goroutines that it starts are outside of the namespace.
+// Network is Namespace with a new network namespace besides, which has loopback and
+// nothing else: no packet leaves it. Children that do starts are in it too.
 func Network(t testing.TB, do func()) {
 	t.Helper()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		// Never unlocked, so the thread ends with the goroutine.
-		runtime.LockOSThread()
+	Namespace(t, func() {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			t.Errorf("new network namespace: %v", err)
-			return
+			t.Fatalf("new network namespace: %v", err)
 		}
 		if err := loopbackUp(); err != nil {
-			t.Errorf("bring up loopback in a new network namespace: %v", err)
-			return
+			t.Fatalf("bring up loopback in a new network namespace: %v", err)
 		}
 		do()
-	}()
-	<-done
-	// A FailNow or SkipNow there has ended that goroutine only.
-	if t.Failed() {
-		t.FailNow()
-	}
-	if t.Skipped() {
-		t.SkipNow()
-	}
+	})
 }
 
 func loopbackUp() error {
