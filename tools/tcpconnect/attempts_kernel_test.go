@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"testing"
@@ -86,8 +87,7 @@ var scenes = []struct {
 		for _, addr := range []netip.Addr{home, home6} {
 			to := newServer(s.t, addr, 5, 0)
 			for range times {
-				s.must(connect(to.to))
-				s.must(to.accept())
+				s.must(to.meet())
 			}
 			family := 4
 			if addr.Is6() {
@@ -100,8 +100,7 @@ var scenes = []struct {
 		to := newServer(s.t, home, 5, 0)
 		mapped := netip.AddrPortFrom(netip.AddrFrom16(home.As16()), to.to.Port())
 		for range times {
-			s.must(connect(mapped))
-			s.must(to.accept())
+			s.must(server{to.fd, mapped}.meet())
 		}
 		closed := newServer(s.t, home, -1, 0)
 		for range times {
@@ -487,7 +486,10 @@ func TestKernelAttempts(t *testing.T) {
 			var late []func()
 			for _, sc := range scenes {
 				s := &scene{t: t, name: sc.name, mode: mode, want: map[uint16]map[string]int{}}
-				watch := time.AfterFunc(5*time.Minute, func() { panic("the scene hangs: " + sc.name) })
+				watch := time.AfterFunc(5*time.Minute, func() {
+					_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 2)
+					panic("the scene hangs: " + sc.name)
+				})
 				sc.play(s)
 				watch.Stop()
 				if s.skipped != "" {

@@ -112,23 +112,16 @@ func TestKernelFilters(t *testing.T) {
 			tool.Ready()
 			for _, name := range []string{"a", "b", "c", "shut"} {
 				for range times {
-					if err := connect(servers[name].to); (err != nil) != (name == "shut") {
+					if err := servers[name].meet(); (err != nil) != (name == "shut") {
 						t.Fatalf("connect to %s: %v", name, err)
-					}
-					if name != "shut" {
-						if err := servers[name].accept(); err != nil {
-							t.Fatal(err)
-						}
 					}
 				}
 			}
 			if answer := child.Do(servers["child"].to.String(), fmt.Sprint(times)); answer != "ok" {
 				t.Fatalf("the child's connect: %s", answer)
 			}
-			for range times {
-				if err := servers["child"].accept(); err != nil {
-					t.Fatal(err)
-				}
+			if err := servers["child"].drain(); err != nil {
+				t.Fatal(err)
 			}
 			res := tool.Stop()
 			got := map[string]int{}
@@ -199,10 +192,7 @@ func TestKernelNoIPv6(t *testing.T) {
 		tool := livetest.Start(t, "--json", "--btf", file, "--netns", livetest.NetworkPath())
 		tool.Ready()
 		for range times {
-			if err := connect(to.to); err != nil {
-				t.Fatal(err)
-			}
-			if err := to.accept(); err != nil {
+			if err := to.meet(); err != nil {
 				t.Fatal(err)
 			}
 		}

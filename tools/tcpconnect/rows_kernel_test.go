@@ -1,8 +1,8 @@
 package main
 
 import (
+	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"regexp"
 	"slices"
@@ -14,15 +14,15 @@ import (
 	"github.com/gobcc/gobcc/internal/common/livetest"
 )
 
-// bound connects from a port of the caller's choice, and gives that.
-func bound(t testing.TB, to netip.AddrPort) uint16 {
+// meetFrom connects to a server and gives the port that it came from.
+func meetFrom(t testing.TB, to server) uint16 {
 	t.Helper()
-	fd, err := socket(to.Addr(), 0, 0)
+	fd, err := socket(to.to.Addr(), 0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer closeNow(fd)
-	if err := unix.Connect(fd, livetest.Sockaddr(to)); err != nil {
+	if err := errors.Join(unix.Connect(fd, livetest.Sockaddr(to.to)), to.accept()); err != nil {
 		t.Fatal(err)
 	}
 	return livetest.LocalPort(t, fd)
@@ -71,10 +71,7 @@ func TestKernelText(t *testing.T) {
 				tool.Ready()
 				var want []string
 				for range times {
-					want = append(want, test.row(bound(t, to.to)))
-					if err := to.accept(); err != nil {
-						t.Fatal(err)
-					}
+					want = append(want, test.row(meetFrom(t, to)))
 				}
 				lines := tool.Stop().Over(t, 0).Lines()
 				if len(lines) != times+1 || lines[0] != test.header {
@@ -124,10 +121,7 @@ func TestKernelCounts(t *testing.T) {
 			tool := livetest.Start(t, "-c", "--attach", mode, "--netns", livetest.NetworkPath())
 			tool.Ready()
 			for range 2 * times {
-				if err := connect(to.to); err != nil {
-					t.Fatal(err)
-				}
-				if err := to.accept(); err != nil {
+				if err := to.meet(); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -165,10 +159,7 @@ func TestKernelIntervals(t *testing.T) {
 		tool.Ready()
 		made := 0
 		for ended := false; !ended; made++ {
-			if err := connect(to.to); err != nil {
-				t.Fatal(err)
-			}
-			if err := to.accept(); err != nil {
+			if err := to.meet(); err != nil {
 				t.Fatal(err)
 			}
 			select {

@@ -152,6 +152,33 @@ func connect(to netip.AddrPort) error {
 	return unix.Connect(fd, livetest.Sockaddr(to))
 }
 
+// meet connects to the server, which accepts it. The client closes the connection last:
+// its reset may overtake the end of the handshake, and then there is nothing to accept.
+func (s server) meet() error {
+	fd, err := socket(s.to.Addr(), 0, 0)
+	if err != nil {
+		return err
+	}
+	defer closeNow(fd)
+	if err := unix.Connect(fd, livetest.Sockaddr(s.to)); err != nil {
+		return err
+	}
+	return s.accept()
+}
+
+// drain takes what connections there are, of clients that have closed them.
+func (s server) drain() error {
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}}, 0)
+		if err != nil || n == 0 {
+			return err
+		}
+		if err := s.accept(); err != nil {
+			return err
+		}
+	}
+}
+
 // accept takes a connection and closes it.
 func (s server) accept() error {
 	fd, _, err := unix.Accept(s.fd)
