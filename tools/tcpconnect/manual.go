@@ -73,9 +73,9 @@ All filters work in the kernel.`,
 		{Name: "netns", Type: "integer", Text: "the network namespace: the number of its inode, as lsns(8) shows it"},
 		{Name: "family", Type: "integer", Text: "4 or 6"},
 		{Name: "saddr", Type: "string, or null", Text: "the local address; null if the attempt failed before one was chosen"},
-		{Name: "sport", Type: "integer", Text: "the local port, or 0"},
-		{Name: "daddr", Type: "string, or null", Text: "the remote address; null in the count of what no longer had a line of its own, as saddr is"},
-		{Name: "dport", Type: "integer", Text: "the remote port"},
+		{Name: "sport", Type: "integer, or null", Text: "the local port, or 0; with -c only with -L"},
+		{Name: "daddr", Type: "string, or null", Text: "the remote address"},
+		{Name: "dport", Type: "integer, or null", Text: "the remote port"},
 		{Name: "result", Type: "string", Text: "as in the column RESULT: \"ok\", \"ECONNREFUSED\", \"aborted\", \"pending\", \"failed\""},
 		{Name: "errno", Type: "integer", Text: "the error's number, or 0"},
 		{Name: "error", Type: "string, or null", Text: "its name"},
@@ -131,7 +131,7 @@ nss-resolve), and of what was looked up before the tool began. The time is from
 the query to its answer.
 
 -c tells 50,000 combinations apart; what comes after is counted together, as
-<others>.`,
+<others>, and with --json with null for both addresses and ports.`,
 	Requirements: `Linux 5.10 or later with BTF (or --btf) and BPF ring buffers. Root, or CAP_BPF and
 CAP_PERFMON, with -d and --domains CAP_NET_ADMIN too; kprobe mode needs
 CAP_SYS_ADMIN where kernel.perf_event_paranoid is 3, as on Debian. --preflight
