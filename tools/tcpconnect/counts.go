@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/gobcc/gobcc/internal/common/histogram"
@@ -101,6 +102,13 @@ func (l *counted) destinationText() string {
 	return l.destination.String()
 }
 
+func (l *counted) portText(port uint16) string {
+	if l.others {
+		return "-"
+	}
+	return strconv.Itoa(int(port))
+}
+
 // writeCounts writes the table and begins another.
 func (p *printer) writeCounts(r *trace.Run) error {
 	lines := p.counts.sorted()
@@ -150,10 +158,10 @@ func (p *printer) appendTable(dst []byte, lines []*counted) []byte {
 	for _, l := range lines {
 		column(l.sourceText(), source)
 		if p.opts.lport {
-			dst = append(output.AppendUint(dst, uint64(l.sport), -portWidth), ' ')
+			column(l.portText(l.sport), portWidth)
 		}
 		column(l.destinationText(), destination)
-		dst = append(output.AppendUint(dst, uint64(l.dport), -countedPortWidth), ' ')
+		column(l.portText(l.dport), countedPortWidth)
 		dst = append(output.AppendUint(dst, l.attempts, -10), ' ')
 		dst = output.AppendUint(dst, l.failed, 8)
 		for _, ns := range []uint64{l.took.Quantile(0.5), l.took.Quantile(0.99), l.took.Max} {
@@ -182,12 +190,19 @@ func (p *printer) appendCountJSON(dst []byte, l *counted, wall int64) []byte {
 			j.Null(key)
 		}
 	}
+	number := func(key string, port uint16) {
+		if l.others {
+			j.Null(key)
+		} else {
+			j.Uint(key, uint64(port))
+		}
+	}
 	text("saddr", l.source)
 	if p.opts.lport {
-		j.Uint("sport", uint64(l.sport))
+		number("sport", l.sport)
 	}
 	text("daddr", l.destination)
-	j.Uint("dport", uint64(l.dport))
+	number("dport", l.dport)
 	j.Uint("connects", l.attempts)
 	j.Uint("failed", l.failed)
 	for _, q := range []struct {

@@ -19,15 +19,21 @@ which connects fail or are slow, and why.
 The row comes when the attempt is made, as in BCC. With --outcome (and what
 implies it: -x, --min-ms, --json and -c) it comes when the attempt has
 ended, and tells how: established, refused, timed out, given up by the program.
-What is still under way when the tool ends is shown as pending.
+What is still under way when the tool ends is shown as pending, but for -x.
+
+With -c there are no rows but a table, most connects first: at the end, or every
+INTERVAL seconds, and then COUNT times at most.
+
+With -d or --domains a row has the name that its remote address was looked up by:
+from the DNS answers that come in while the tool runs, by UDP and TCP from
+port 53. The tool itself looks nothing up.
 
 Every attempt is seen: blocking or not, over IPv4 and IPv6, by 32-bit programs,
 TCP Fast Open, MPTCP (a row for each of its paths), io_uring, and by the kernel
-itself. An IPv4 address in IPv6's clothes (::ffff:192.0.2.1) is shown as
-IPv4. What the running kernel hides is said on standard error at the start.
+itself. An IPv4 address that an IPv6 socket connects to (::ffff:192.0.2.1) is shown
+as IPv4. What the running kernel hides is said on standard error at the start.
 
-The process shown is the one that called, also where the answer comes while
-another runs.
+The process shown is the one that called, whichever runs when the answer comes.
 
 With a command, that command is started and traced with all that it starts in
 turn, from its first instruction to its end; the exit status is then the
@@ -39,7 +45,7 @@ disturb a terminal or hide a row are escaped, in pipes and files too: \n, \t,
 
 All filters work in the kernel.`,
 	Columns: []manpage.Column{
-		{Name: "TIME(s)", Text: "with -t: seconds since the first row's attempt began"},
+		{Name: "TIME(s)", Text: "with -t: seconds since the first row's attempt began; below 0 for one that began before that and ended later"},
 		{Name: "UID", Text: "with -U: the user's number"},
 		{Name: "PID", Text: "the process"},
 		{Name: "COMM", Text: "the name of the thread, as the kernel keeps it"},
@@ -73,9 +79,9 @@ All filters work in the kernel.`,
 		{Name: "netns", Type: "integer", Text: "the network namespace: the number of its inode, as lsns(8) shows it"},
 		{Name: "family", Type: "integer", Text: "4 or 6"},
 		{Name: "saddr", Type: "string, or null", Text: "the local address; null if the attempt failed before one was chosen"},
-		{Name: "sport", Type: "integer", Text: "the local port, or 0"},
-		{Name: "daddr", Type: "string", Text: "the remote address"},
-		{Name: "dport", Type: "integer", Text: "the remote port"},
+		{Name: "sport", Type: "integer, or null", Text: "the local port, or 0; with -c only with -L"},
+		{Name: "daddr", Type: "string, or null", Text: "the remote address"},
+		{Name: "dport", Type: "integer, or null", Text: "the remote port"},
 		{Name: "result", Type: "string", Text: "as in the column RESULT: \"ok\", \"ECONNREFUSED\", \"aborted\", \"pending\", \"failed\""},
 		{Name: "errno", Type: "integer", Text: "the error's number, or 0"},
 		{Name: "error", Type: "string, or null", Text: "its name"},
@@ -109,14 +115,20 @@ on, a kernel that preempts may skip the program on a CPU where another task was
 preempted in it; how often it did is said.
 
 In tracepoint mode, which kernels without kprobes leave, an attempt begins for the
-tool when the kernel has found the way to the destination, a microsecond after the
-call. Without --outcome those that fail before that are not seen; with it they are,
+tool when the kernel has found the way to the destination, so its latency lacks what
+came before. Without --outcome those that fail before that are not seen; with it they are,
 but not how long they took. With -L a row comes when the call returns, since the
 port is chosen within it.
 
 A connection by TCP Fast Open that is put off until there is data to send
 (TCP_FASTOPEN_CONNECT) begins with the call, so its latency contains the
 time the program took to send.
+
+A name that was looked up before the tool began, in a cache, or over TLS or HTTPS is
+not seen. A name is kept as long as its answer's TTL says, and for 2 seconds at
+least.
+
+With --saddr, attempts that failed before a local address was chosen are not shown.
 
 In MPTCP the rows are those of the paths: what the program sees is the first of
 them.
@@ -131,7 +143,7 @@ nss-resolve), and of what was looked up before the tool began. The time is from
 the query to its answer.
 
 -c tells 50,000 combinations apart; what comes after is counted together, as
-<others>.`,
+<others>, and with --json with null for both addresses and ports.`,
 	Requirements: `Linux 5.10 or later with BTF (or --btf) and BPF ring buffers. Root, or CAP_BPF and
 CAP_PERFMON, with -d and --domains CAP_NET_ADMIN too; kprobe mode needs
 CAP_SYS_ADMIN where kernel.perf_event_paranoid is 3, as on Debian. --preflight
