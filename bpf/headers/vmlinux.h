@@ -79,6 +79,7 @@ struct __sk_buff {
 
 /* Here only to ask whether the kernel has it. */
 enum bpf_func_id {
+	BPF_FUNC_get_current_task_btf = 158,
 	BPF_FUNC_task_pt_regs = 175,
 };
 

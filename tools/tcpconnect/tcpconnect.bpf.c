@@ -268,7 +268,7 @@ static __always_inline void identify(struct attempt *a, __u64 time_ns)
 	} else if (flags & PF_KTHREAD) {
 		a->via = VIA_KERNEL;
 	} else {
-		if (in_compat_syscall())
+		if (in_compat_syscall(false))
 			a->marks |= MARK_COMPAT;
 		if (syscall_number(current_regs(), false) == NR_IO_URING_ENTER)
 			a->via = VIA_IO_URING;
@@ -708,7 +708,7 @@ static __always_inline int connect_refused(const struct pt_regs *regs, __s32 ret
 		return 0;
 	if (!bpf_map_delete_elem(&refusals, &id))
 		return 0;
-	args = syscall_arguments(regs, in_compat_syscall(), known);
+	args = syscall_arguments(regs, in_compat_syscall(known), known);
 	return connect_fails(args.a[0], (void *)args.a[1], ret, false);
 }
 
@@ -757,7 +757,7 @@ static __always_inline void settle(const struct call *c, __s32 ret, bool tells)
 
 static __always_inline int syscall_ends(const struct pt_regs *regs, __s32 ret, const bool known)
 {
-	bool compat = in_compat_syscall();
+	bool compat = in_compat_syscall(known);
 	enum call_kind kind = call_kind(syscall_number(regs, known), compat);
 	__u64 id = bpf_get_current_pid_tgid();
 	struct syscall_args args;
