@@ -33,8 +33,8 @@ var execsnoop = scenario{
 		return nil
 	},
 	own: []way{
-		{"", nil},
-		{"-x", []string{"-x"}},
+		{name: ""},
+		{name: "-x", options: []string{"-x"}},
 	},
 	unit: "µs", unitNS: 1000, decimal: "%.1f",
 	hard:          hard{title: "from 4 processes at once, on all CPUs", parents: 4},

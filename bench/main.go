@@ -4,12 +4,12 @@
 //
 // Usage:
 //
-//	go run ./bench [-rounds N] [-busy-rounds N] [-n PAIRS] [-execs N] [-cpu N]
-//	               [-only NAMES] [-peers WHICH] [-tool FILE] [-stats]
+//	go run ./bench [-rounds N] [-busy-rounds N] [-n PAIRS] [-execs N] [-connects N]
+//	               [-cpu N] [-only NAMES] [-peers WHICH] [-tool FILE] [-stats]
 //	               [-limit TIME] [-record FILE] [TOOL...]
 //	go run ./bench -compare FILE
 //
-// Without a TOOL, opensnoop or execsnoop, it measures all of them.
+// Without a TOOL, opensnoop, execsnoop or tcpconnect, it measures all of them.
 //
 // It needs root. Nothing that it mounts or starts outlives it. docs/speed.md
 // says how each figure is come by; -record puts the tables there, between the
@@ -33,6 +33,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -80,7 +81,8 @@ func main() {
 type options struct {
 	tools              []string
 	rounds, busyRounds int
-	pairs, execs, cpu  int
+	pairs, execs       int
+	connects, cpu      int
 	only               []string
 	peers, tool        string
 	stats              bool
@@ -98,6 +100,7 @@ func parseOptions(args []string) (options, error) {
 	flags.IntVar(&o.busyRounds, "busy-rounds", 3, "and this often where it is hard: with every CPU kept busy, or from several processes at once")
 	flags.IntVar(&o.pairs, "n", 300000, "a load of opensnoop is this many `pairs` of opens, one that succeeds and one that fails")
 	flags.IntVar(&o.execs, "execs", 20000, "a load of execsnoop is this many execs")
+	flags.IntVar(&o.connects, "connects", 100000, "a load of tcpconnect is this many connects")
 	flags.IntVar(&o.cpu, "cpu", lastCPU(), "run the load on this CPU only; -1 leaves the choice to the kernel")
 	only := flags.String("only", strings.Join(tracerKeys, ","), "measure these, by `names`")
 	flags.StringVar(&o.peers, "peers", "auto", "take the peers as `installed`, as fetched from Debian (fetch), or fetch those that are not installed (auto)")
@@ -136,8 +139,8 @@ func parseOptions(args []string) (options, error) {
 		return o, errors.New("-compare is about opensnoop, and wants no tool")
 	case o.tool != "" && len(o.tools) != 1 && o.compare == "":
 		return o, errors.New("-tool: name the tool that the file is, as in: go run ./bench -tool FILE opensnoop")
-	case o.rounds < 1 || o.busyRounds < 0 || o.pairs < 1 || o.execs < 1:
-		return o, errors.New("-rounds, -n and -execs want 1 or more, -busy-rounds 0 or more")
+	case o.rounds < 1 || o.busyRounds < 0 || o.pairs < 1 || o.execs < 1 || o.connects < 1:
+		return o, errors.New("-rounds, -n, -execs and -connects want 1 or more, -busy-rounds 0 or more")
 	case !slices.Contains([]string{"auto", "installed", "fetch"}, o.peers):
 		return o, fmt.Errorf("-peers: no %q among auto, installed, fetch", o.peers)
 	}
@@ -186,7 +189,7 @@ func measureAll(ctx context.Context, o options) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	opensnoop.count, execsnoop.count = 2*o.pairs, o.execs
+	opensnoop.count, execsnoop.count, tcpconnect.count = 2*o.pairs, o.execs, o.connects
 
 	if o.compare != "" {
 		return compareAll(ctx, o, dir)
@@ -255,6 +258,11 @@ func measureTool(ctx context.Context, o options, s *scenario, dir string) (missi
 			return nil, err
 		}
 	}
+	if s.packets != "" {
+		if r.packets, err = b.packets(ctx, tracers, o.rounds); err != nil {
+			return nil, err
+		}
+	}
 	if o.stats {
 		if r.programs, err = b.programs(ctx, tracers); err != nil {
 			return nil, err
@@ -264,6 +272,9 @@ func measureTool(ctx context.Context, o options, s *scenario, dir string) (missi
 		if err := record(o.record, s.tool, r.write); err != nil {
 			return nil, err
 		}
+	}
+	if s.peersOptional {
+		missing = slices.DeleteFunc(slices.Clone(missing), func(line string) bool { return !strings.HasPrefix(line, ownName) })
 	}
 	return missing, r.write(os.Stdout)
 }
@@ -368,7 +379,7 @@ func (s *scenario) ownTracers(ctx context.Context, tool, built string) ([]tracer
 	for _, w := range s.own {
 		name := strings.TrimSpace(ownName + " " + w.name)
 		argv := append([]string{tool}, w.options...)
-		tracers = append(tracers, tracer{key: "gobcc", name: name, version: version, ours: true, argv: argv})
+		tracers = append(tracers, tracer{key: "gobcc", name: name, version: version, ours: true, none: w.none, argv: argv})
 	}
 	return tracers, nil
 }
@@ -440,6 +451,68 @@ func (b *bench) rounds(ctx context.Context, kind string, tracers []tracer, n int
 		return nil, nil
 	}
 	return all, nil
+}
+
+// packetCost is how long a byte takes to and fro, and how much longer with a tracer.
+type packetCost struct {
+	tracer      tracer
+	protocol    string
+	bare, added figures // nanoseconds
+}
+
+// packetTrips is how often a byte goes to and fro in one measurement.
+const packetTrips = 100_000
+
+// packets measures what the scenario's way for that costs packets that are of no
+// interest to it, between two bare measurements in each of n rounds.
+func (b *bench) packets(ctx context.Context, tracers []tracer, n int) ([]packetCost, error) {
+	i := slices.IndexFunc(tracers, func(t tracer) bool { return t.name == ownName+" "+b.scenario.packets })
+	if i < 0 {
+		return nil, nil
+	}
+	t, p := tracers[i], b.paths()
+	costs := []packetCost{{tracer: t, protocol: "udp"}, {tracer: t, protocol: "tcp"}}
+	all := func(ctx context.Context) (took []float64, err error) {
+		for _, c := range costs {
+			cmd := child(ctx, b.load, "-packets", c.protocol, "-port", p.present, "-n", strconv.Itoa(packetTrips), "-cpu", strconv.Itoa(b.cpu))
+			cmd.Stderr = os.Stderr
+			out, err := cmd.Output()
+			if err != nil {
+				return nil, fmt.Errorf("send packets: %w", err)
+			}
+			ns, err := strconv.ParseFloat(strings.TrimSpace(string(out)), 64)
+			if err != nil {
+				return nil, fmt.Errorf("time of the packets: %w", err)
+			}
+			took = append(took, ns/packetTrips)
+		}
+		return took, nil
+	}
+	for round := range n {
+		fmt.Fprintf(os.Stderr, "bench: %s, packets: round %d of %d\n", b.scenario.tool, round+1, n)
+		before, err := all(ctx)
+		if err != nil {
+			return nil, err
+		}
+		var with []float64
+		rows := newRowCounter(b.scenario, p)
+		if _, err := b.trace(ctx, t, rows.marks, rows.count, func(ctx context.Context) (err error) {
+			with, err = all(ctx)
+			return err
+		}); err != nil {
+			return nil, err
+		}
+		after, err := all(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for i := range costs {
+			bare := (before[i] + after[i]) / 2
+			costs[i].bare = append(costs[i].bare, bare)
+			costs[i].added = append(costs[i].added, with[i]-bare)
+		}
+	}
+	return costs, nil
 }
 
 // tracerPrograms is what the BPF programs of one tracer took during one load.

@@ -18,8 +18,8 @@ var opensnoop = scenario{
 	prepare: func(p paths) error { return os.WriteFile(p.present, nil, 0o644) },
 	// Tracepoints are what the peers use.
 	own: []way{
-		{"", []string{"--attach", "tracepoint"}},
-		{"-n " + loadComm, []string{"--attach", "tracepoint", "-n", loadComm}},
+		{name: "", options: []string{"--attach", "tracepoint"}},
+		{name: "-n " + loadComm, options: []string{"--attach", "tracepoint", "-n", loadComm}},
 	},
 	unit: "ns", unitNS: 1, decimal: "%.0f",
 	hard:          hard{title: "every CPU kept busy by a spinning thread", spin: true},

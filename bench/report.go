@@ -23,6 +23,7 @@ type report struct {
 	machine     machine
 	missing     []string // what could not be measured
 	quiet, busy []series
+	packets     []packetCost
 	programs    []tracerPrograms
 }
 
@@ -130,11 +131,28 @@ func (s series) shown(n int) figures {
 	return f
 }
 
+// wanted is for how many of the load's n events there should be a row.
+func (s series) wanted(n int) int64 {
+	if s.tracer.none {
+		return 0
+	}
+	return int64(n)
+}
+
+// ofBare is by how much longer an event took than without a tracer, as a percentage.
+func (s series) ofBare() figures {
+	var f figures
+	for i, r := range s.runs {
+		f = append(f, 100*float64(r.load.elapsed-s.bare[i].elapsed)/float64(s.bare[i].elapsed))
+	}
+	return f
+}
+
 // lost is how many events of all loads had no row, and in how many of the runs
 // that lost any the tracer said so.
 func (s series) lost(n int) (events int64, runs, said int) {
 	for _, r := range s.runs {
-		if missed := int64(n) - r.shown; missed != 0 {
+		if missed := s.wanted(n) - r.shown; missed != 0 {
 			events += missed
 			runs++
 			if r.saidLost {
@@ -228,6 +246,9 @@ func (r report) write(to io.Writer) error {
 	if len(r.busy) > 0 {
 		r.writeBusy(w)
 	}
+	if len(r.packets) > 0 {
+		r.writePackets(w)
+	}
 	if len(r.programs) > 0 {
 		r.writePrograms(w)
 	}
@@ -259,13 +280,20 @@ func (r report) writeQuiet(w io.Writer) {
 			bare = append(bare, float64(b.elapsed)/float64(n))
 		}
 	}
-	fmt.Fprintf(w, "Without a tracer an %s took %s %s.\n\n", event, r.time(bare), unit)
-	fmt.Fprintf(w, "| tracer | added %s an %s | of it CPU time | added ns another call | %ss shown, %% | said that it lost |"+
+	fmt.Fprintf(w, "Without a tracer %s took %s %s.\n\n", r.scenario.one(), r.time(bare), unit)
+	var share, rule string
+	if r.scenario.addedOfBare > 0 {
+		share, rule = " of the bare one, % |", "---|"
+	}
+	fmt.Fprintf(w, "| tracer | added %s %s |%s of it CPU time | added ns another call | %ss shown, %% | said that it lost |"+
 		" tracer's CPU, %s a row | peak memory, MB | beside the ring, MB | BPF maps beside buffers, KB | start to ready, ms | start to first row, ms |\n"+
-		"|---|---|---|---|---|---|---|---|---|---|---|---|\n", unit, event, event, unit)
+		"|---|---|---|---|---|---|---|---|---|---|---|---|"+rule+"\n", unit, r.scenario.one(), share, event, unit)
 	for _, s := range r.quiet {
-		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s | %s | %s | %s | %s | %s | %s |\n", s.tracer.name,
-			r.time(s.added(n)), r.time(s.addedCPU(n)), s.addedOther(n).text("%.0f"), s.shown(n).text("%.3f"), s.saidText(n),
+		if rule != "" {
+			share = s.ofBare().text("%.1f") + " | "
+		}
+		fmt.Fprintf(w, "| %s | %s | %s%s | %s | %s | %s | %s | %s | %s | %s | %s | %s |\n", s.tracer.name,
+			r.time(s.added(n)), share, r.time(s.addedCPU(n)), s.addedOther(n).text("%.0f"), s.shown(n).text("%.3f"), s.saidText(n),
 			r.time(s.cpu()), s.peak().text("%.1f"), s.besideRing().text("%.1f"), s.mapMemory().text("%.0f"),
 			s.ready().text("%.0f"), s.first().text("%.0f"))
 	}
@@ -274,8 +302,8 @@ func (r report) writeQuiet(w io.Writer) {
 func (r report) writeBusy(w io.Writer) {
 	n, unit, event := r.scenario.count, r.scenario.unit, r.scenario.event
 	fmt.Fprintf(w, "\n### %s: %s (rounds: %d)\n\n", r.scenario.tool, r.scenario.hard.title, len(r.busy[0].runs))
-	fmt.Fprintf(w, "| tracer | added CPU %s an %s | %ss shown, %% | said that it lost | tracer's CPU, %s a row | start to first row, ms |\n"+
-		"|---|---|---|---|---|---|\n", unit, event, event, unit)
+	fmt.Fprintf(w, "| tracer | added CPU %s %s | %ss shown, %% | said that it lost | tracer's CPU, %s a row | start to first row, ms |\n"+
+		"|---|---|---|---|---|---|\n", unit, r.scenario.one(), event, unit)
 	for _, s := range r.busy {
 		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s |\n", s.tracer.name,
 			r.time(s.addedCPU(n)), s.shown(n).text("%.3f"), s.saidText(n), r.time(s.cpu()), s.first().text("%.0f"))
@@ -285,10 +313,22 @@ func (r report) writeBusy(w io.Writer) {
 // saidText tells in how many of the runs with losses the tracer reported them.
 func (s series) saidText(n int) string {
 	_, runs, said := s.lost(n)
+	if s.tracer.none && runs == 0 {
+		return "filtered out"
+	}
 	if runs == 0 {
 		return "nothing to say"
 	}
 	return fmt.Sprintf("in %d of %d runs", said, runs)
+}
+
+// writePackets tells what packets cost that are of no interest to the tool.
+func (r report) writePackets(w io.Writer) {
+	fmt.Fprintf(w, "\n### %s: a byte to and fro on the loopback interface, not on port 53 (rounds: %d)\n\n", r.scenario.tool, len(r.packets[0].bare))
+	fmt.Fprint(w, "| tracer | protocol | without a tracer, ns | added ns |\n|---|---|---|---|\n")
+	for _, c := range r.packets {
+		fmt.Fprintf(w, "| %s | %s | %s | %s |\n", c.tracer.name, strings.ToUpper(c.protocol), c.bare.text("%.0f"), c.added.text("%.0f"))
+	}
 }
 
 func (r report) writePrograms(w io.Writer) {
@@ -335,10 +375,13 @@ func (r report) targets() []target {
 		targets = append(targets, target{what, fmt.Sprintf("at most "+format, limit), fmt.Sprintf(format, got), got <= limit})
 	}
 	if peer := find(r.quiet, "libbpf-tools"); peer != nil {
-		atMost("added time an "+s.event+", of libbpf-tools'", s.addedOfLibbpf, own.added(s.count).median()/peer.added(s.count).median(), "%.2f")
+		atMost("added time "+s.one()+", of libbpf-tools'", s.addedOfLibbpf, own.added(s.count).median()/peer.added(s.count).median(), "%.2f")
 		if cost := peer.cpu(); s.cpuOfLibbpf > 0 && len(cost) > 0 && len(own.cpu()) > 0 {
 			atMost("tracer's CPU a row, of libbpf-tools'", s.cpuOfLibbpf, own.cpu().median()/cost.median(), "%.2f")
 		}
+	}
+	if s.addedOfBare > 0 && find(r.quiet, "libbpf-tools") == nil {
+		atMost("added time "+s.one()+", of the bare one", s.addedOfBare, own.ofBare().median()/100, "%.3f")
 	}
 	lost, _, _ := own.lost(s.count)
 	if hard := find(r.busy, ownName); hard != nil && s.hard.parents > 0 {

@@ -131,6 +131,40 @@ func TestExecReport(t *testing.T) {
 	}
 }
 
+func TestConnectReport(t *testing.T) {
+	r := example()
+	scenario := tcpconnect
+	scenario.count = 1000
+	r.scenario = &scenario
+	filtered := r.quiet[0]
+	filtered.tracer.name, filtered.tracer.none = ownName+" -P", true
+	filtered.runs = []run{{load: filtered.runs[0].load}, {load: filtered.runs[1].load}}
+	r.quiet = []series{r.quiet[0], filtered}
+	r.packets = []packetCost{{r.quiet[0].tracer, "udp", figures{8000}, figures{140}}}
+	var out strings.Builder
+	if err := r.write(&out); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"Without a tracer a connect took 1.00 (1.00 … 1.00) µs.",
+		"| tracer | added µs a connect | of the bare one, % | of it CPU time |",
+		"| gobcc | 1.10 (1.00 … 1.20) | 110.0 (100.0 … 120.0) | 0.60",
+		"| 0.000 (0.000 … 0.000) | filtered out |",
+		"| gobcc | UDP | 8000 | 140 |\n",
+		"| added time a connect, of the bare one | at most 0.030 | 1.100 | no |\n",
+		"| connects without a row, all rounds | 0 | 0 | yes |\n",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, &out)
+		}
+	}
+	// Beside libbpf-tools' it is that one's share that counts.
+	r.quiet = example().quiet
+	if targets := r.targets(); targets[0].what != "added time a connect, of libbpf-tools'" {
+		t.Errorf("%+v", targets[0])
+	}
+}
+
 func TestRecord(t *testing.T) {
 	begin, end := recordMarks("opensnoop")
 	otherBegin, otherEnd := recordMarks("execsnoop")

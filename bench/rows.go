@@ -74,26 +74,32 @@ func eachLine(r io.Reader, f func(line []byte)) error {
 
 // rowCounter counts the load's rows in a tracer's output. A row is the load's
 // if it names the load's comm, where it has one, and ends in one of the two paths
-// that the load opens or runs.
+// that the load opens or runs, or has what it connects to.
 type rowCounter struct {
 	*marks
 	comm, present, missing []byte
+	row                    func(line []byte) (what []byte, events int64)
 
 	shown    int64 // rows of the load
 	saidLost bool  // the tracer wrote that it lost events
 }
 
-func newRowCounter(comm string, p paths) *rowCounter {
-	return &rowCounter{marks: newMarks(p), comm: []byte(comm), present: []byte(p.present), missing: []byte(p.missing)}
+func newRowCounter(s *scenario, p paths) *rowCounter {
+	row := s.row
+	if row == nil {
+		row = func(line []byte) ([]byte, int64) { return line, 1 }
+	}
+	return &rowCounter{marks: newMarks(p), comm: []byte(s.comm), present: []byte(p.present), missing: []byte(p.missing), row: row}
 }
 
 // count reads r to its end.
 func (c *rowCounter) count(r io.Reader) error {
 	return eachLine(r, func(line []byte) {
-		switch ours := bytes.Contains(line, c.comm); {
-		case ours && (bytes.HasSuffix(line, c.present) || bytes.HasSuffix(line, c.missing)):
-			c.shown++
-		case ours && c.look(line):
+		what, events := c.row(line)
+		switch ours := events > 0 && bytes.Contains(line, c.comm); {
+		case ours && (bytes.HasSuffix(what, c.present) || bytes.HasSuffix(what, c.missing)):
+			c.shown += events
+		case ours && c.look(what):
 		case bytes.HasPrefix(line, []byte("Lost ")), bytes.Contains(line, []byte(" Lost ")):
 			c.saidLost = true // bpftrace writes its losses between the rows
 		}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // scenario is how one tool is measured. Each tool has a file of its own with one,
@@ -20,8 +21,13 @@ type scenario struct {
 	comm string
 	// arguments are the load's, for the files in p.
 	arguments func(b *bench, p paths) []string
-	// prepare makes the files that the load needs; program is the load's.
+	// prepare makes the files that the load needs, if it needs any.
 	prepare func(p paths) error
+	// name gives what stands for a name in paths; nil for a file of that name.
+	name func(name string) string
+	// row gives that part of a row which ends in one of paths, and how many events the
+	// row stands for; nil where that is the whole row, and one.
+	row func(line []byte) (what []byte, events int64)
 	// own are the ways in which gobcc's tool is measured.
 	own []way
 
@@ -34,13 +40,26 @@ type scenario struct {
 	// The most that the tool may cost.
 	addedOfLibbpf float64 // time an event, of what libbpf-tools' adds
 	cpuOfLibbpf   float64 // CPU time a row, of libbpf-tools'; 0 for no limit
+	addedOfBare   float64 // time an event, of the bare event, where libbpf-tools' does not run; 0 for no limit
 	mapMemory     float64 // KB of BPF maps beside buffers; 0 for no limit
+
+	peersOptional bool   // there are kernels on which no peer runs, so that one that does not is no failure
+	packets       string // the way which may cost packets something; "" for none
+}
+
+// one is an event, with its article.
+func (s *scenario) one() string {
+	if strings.HasPrefix(s.event, "o") || strings.HasPrefix(s.event, "e") {
+		return "an " + s.event
+	}
+	return "a " + s.event
 }
 
 // way is one way to call a tool.
 type way struct {
 	name    string // as the tables name it behind gobcc's, as "-x"
 	options []string
+	none    bool // by its options it shows none of the load's events
 }
 
 // hard is what makes it hard for a tracer, in rounds of their own.
@@ -50,7 +69,7 @@ type hard struct {
 	parents int  // that many processes make the load at once, on any CPU
 }
 
-var scenarios = []*scenario{&opensnoop, &execsnoop}
+var scenarios = []*scenario{&opensnoop, &execsnoop, &tcpconnect}
 
 // toolNames are those of scenarios.
 func toolNames() []string {
@@ -81,8 +100,10 @@ func newBench(ctx context.Context, o options, s *scenario, dir string) (*bench, 
 	if err := os.Mkdir(b.dir, 0o755); err != nil {
 		return nil, err
 	}
-	if err := s.prepare(b.paths()); err != nil {
-		return nil, fmt.Errorf("make the files of the load: %w", err)
+	if s.prepare != nil {
+		if err := s.prepare(b.paths()); err != nil {
+			return nil, fmt.Errorf("make the files of the load: %w", err)
+		}
 	}
 	return b, goBuild(ctx, b.load, "./bench/"+s.load)
 }

@@ -39,9 +39,10 @@ type tracer struct {
 	argv    []string // its command, as seen from its root
 	root    string   // the directory that it sees as the root; "" is the machine's
 	ours    bool     // gobcc's: it tells by GOBCC_READY_FD when it is ready
+	none    bool     // by its options it shows none of the load's events
 }
 
-// paths are the names that the load opens or runs.
+// paths are the names that the load opens or runs, or the ports that it connects to.
 type paths struct {
 	present, missing string   // the load itself, in turn
 	opening          string   // the marks before it
@@ -60,7 +61,10 @@ type bench struct {
 }
 
 func (b *bench) paths() paths {
-	at := func(name string) string { return filepath.Join(b.dir, name) }
+	at := b.scenario.name
+	if at == nil {
+		at = func(name string) string { return filepath.Join(b.dir, name) }
+	}
 	p := paths{present: at("present"), missing: at("missing"), opening: at("opening")}
 	for i := range allowedCPUs() {
 		p.closing = append(p.closing, at(fmt.Sprintf("closing-%d", i)))
@@ -142,7 +146,7 @@ func parseLoadTime(text string) (loadTime, error) {
 	return t, nil
 }
 
-// startMarks starts opening or running a path again and again on a CPU, and returns
+// startMarks starts opening, running or connecting to a path again and again on a CPU, and returns
 // the way to end that. The path is not the last argument, or the row of the exec of
 // this process would be taken for a mark.
 func (b *bench) startMarks(ctx context.Context, cpu int, path string) (stop func(), err error) {
@@ -209,7 +213,7 @@ func (b *bench) measure(ctx context.Context, t tracer, loaded bool) (run, error)
 		defer stats.Close()
 	}
 	var load loadTime
-	rows := newRowCounter(b.scenario.comm, b.paths())
+	rows := newRowCounter(b.scenario, b.paths())
 	result, err := b.trace(ctx, t, rows.marks, rows.count, func(ctx context.Context) (err error) {
 		if loaded {
 			load, err = b.runLoad(ctx)

@@ -27,15 +27,27 @@ struct syscall_args {
 /* Reads a field straight where the verifier knows the pointer (tp_btf, fexit), else by a helper. */
 #define FIELD_OF(p, field, known) ((known) ? (p)->field : BPF_CORE_READ(p, field))
 
-/* Whether the current task is inside a 32-bit system call. */
-static __always_inline bool in_compat_syscall(void)
+/*
+ * The same of the current task: FIELD_OF(current_task(known), field, TASK_KNOWN(known)). The helper that makes
+ * it known came in 5.11. It needs a kernel with BTF of its own, as programs do for which anything is known.
+ */
+#define TASK_KNOWN(known) \
+	((known) && bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf))
+
+static __always_inline struct task_struct *current_task(const bool known)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
+	return TASK_KNOWN(known) ? bpf_get_current_task_btf() : (void *)bpf_get_current_task();
+}
+
+/* Whether the current task is inside a 32-bit system call. */
+static __always_inline bool in_compat_syscall(const bool known)
+{
+	const struct task_struct *task = current_task(known);
 
 #if defined(__TARGET_ARCH_x86)
-	return BPF_CORE_READ(task, thread_info.status) & TS_COMPAT;
+	return FIELD_OF(task, thread_info.status, TASK_KNOWN(known)) & TS_COMPAT;
 #else
-	return BPF_CORE_READ(task, thread_info.flags) >> TIF_32BIT & 1;
+	return FIELD_OF(task, thread_info.flags, TASK_KNOWN(known)) >> TIF_32BIT & 1;
 #endif
 }
 
@@ -87,6 +99,14 @@ static __always_inline const struct pt_regs *current_regs(void)
 		return (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
 	task = (void *)bpf_get_current_task();
 	return BPF_CORE_READ(task, stack) + 16 * 1024 - bpf_core_type_size(struct pt_regs);
+}
+
+/* The number of the system call that the current task is in. */
+static __always_inline __s32 current_syscall(const bool known)
+{
+	if (known && bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
+		return syscall_number(current_regs(), true);
+	return syscall_number(current_regs(), false);
 }
 
 #endif

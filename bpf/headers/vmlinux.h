@@ -79,6 +79,7 @@ struct __sk_buff {
 
 /* Here only to ask whether the kernel has it. */
 enum bpf_func_id {
+	BPF_FUNC_get_current_task_btf = 158,
 	BPF_FUNC_task_pt_regs = 175,
 };
 
@@ -222,6 +223,10 @@ typedef struct {
 	u32 val;
 } kuid_t;
 
+struct cred {
+	kuid_t uid;
+};
+
 struct tty_struct {
 	char name[64];
 };
@@ -276,6 +281,8 @@ struct task_struct {
 	struct nsproxy *nsproxy;
 	struct signal_struct *signal;
 	struct sighand_struct *sighand;
+	const struct cred *cred;
+	struct io_uring_task *io_uring; /* only with CONFIG_IO_URING */
 };
 
 struct open_how {
@@ -303,6 +310,7 @@ struct in6_addr {
 struct sock_common {
 	__be32 skc_daddr, skc_rcv_saddr;
 	__be16 skc_dport;
+	__u16 skc_num;
 	unsigned short skc_family;
 	volatile unsigned char skc_state;
 	possible_net_t skc_net;

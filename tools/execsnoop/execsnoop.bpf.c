@@ -893,7 +893,7 @@ static __always_inline int syscall_ends(const struct pt_regs *regs, __s32 ret, c
 		return 0;
 	}
 #endif
-	if (compat != in_compat_syscall())
+	if (compat != in_compat_syscall(known))
 		return 0;
 	return failed(regs, ret, at, compat, known);
 }

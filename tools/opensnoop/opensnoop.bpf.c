@@ -476,8 +476,8 @@ static __always_inline int end_kept(__s32 ret, __u8 via, bool compat)
 #define COMPAT_NO false
 #define COMPAT_MAYBE false
 #else
-#define COMPAT_NO in_compat_syscall()
-#define COMPAT_MAYBE in_compat_syscall()
+#define COMPAT_NO in_compat_syscall(false)
+#define COMPAT_MAYBE in_compat_syscall(false)
 #endif
 
 #define SYSCALL_HOOKS(name, fn, via, compat)                            \
@@ -519,7 +519,7 @@ SYSCALL_HOOKS(openat2_32, SYSCALL32_FN(openat2), VIA_OPENAT2, true)
 static __always_inline int syscall_begins(const struct pt_regs *regs, __s32 nr)
 {
 	nr &= ~X32_BIT;
-	if (!may_open(nr) || !via_of(nr, in_compat_syscall()))
+	if (!may_open(nr) || !via_of(nr, in_compat_syscall(false)))
 		return 0;
 	return begin(regs, false);
 }
@@ -532,7 +532,7 @@ static __always_inline int syscall_ends(const struct pt_regs *regs, __s32 ret, c
 
 	if (!may_open(nr))
 		return 0;
-	compat = in_compat_syscall();
+	compat = in_compat_syscall(known);
 	via = via_of(nr, compat);
 	return via ? end(regs, ret, via, compat, known) : 0;
 }

@@ -242,11 +242,20 @@ static __always_inline void put_ipv4(__u8 *to, __be32 addr)
 	__builtin_memcpy(to + 12, &addr, sizeof(addr));
 }
 
-/* Who makes an attempt, and when it began. Call it in the caller's context. */
-static __always_inline void identify(struct attempt *a, __u64 time_ns)
+/* Whether the current task, which is of a program, is in io_uring's system call. */
+static __always_inline bool in_io_uring(const struct task_struct *task, const bool known)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-	__u32 flags = BPF_CORE_READ(task, flags);
+	/* Few programs use it at all, which is quicker to tell. */
+	if (bpf_core_field_exists(task->io_uring) && !FIELD_OF(task, io_uring, TASK_KNOWN(known)))
+		return false;
+	return current_syscall(known) == NR_IO_URING_ENTER;
+}
+
+/* Who makes an attempt, and when it began. Call it in the caller's context. */
+static __always_inline void identify(struct attempt *a, __u64 time_ns, const bool known)
+{
+	const struct task_struct *task = current_task(known);
+	__u32 flags = FIELD_OF(task, flags, TASK_KNOWN(known));
 
 	a->kind = KIND_ATTEMPT;
 	a->error = 0;
@@ -255,59 +264,76 @@ static __always_inline void identify(struct attempt *a, __u64 time_ns)
 	a->cgroup_id = bpf_get_current_cgroup_id();
 	a->pid = current_pid();
 	a->tid = current_tid();
-	a->uid = bpf_get_current_uid_gid();
 	a->retransmits = 0;
 	a->result = RESULT_PENDING;
 	a->via = VIA_CONNECT;
 	a->marks = 0;
 	__builtin_memset(a->unused, 0, sizeof(a->unused));
-	bpf_get_current_comm(a->comm, sizeof(a->comm));
+	if (TASK_KNOWN(known)) { /* both helpers take much longer than this */
+		a->uid = task->cred->uid.val;
+		((__u64 *)a->comm)[0] = ((const __u64 *)task->comm)[0];
+		((__u64 *)a->comm)[1] = ((const __u64 *)task->comm)[1];
+	} else {
+		a->uid = bpf_get_current_uid_gid();
+		bpf_get_current_comm(a->comm, sizeof(a->comm));
+	}
 	if (flags & PF_IO_WORKER) { /* it is named for its work; the process's name is its leader's */
 		a->via = VIA_IO_URING;
 		BPF_CORE_READ_STR_INTO(&a->comm, task, group_leader, comm);
 	} else if (flags & PF_KTHREAD) {
 		a->via = VIA_KERNEL;
 	} else {
-		if (in_compat_syscall())
+		if (in_compat_syscall(known))
 			a->marks |= MARK_COMPAT;
-		if (syscall_number(current_regs(), false) == NR_IO_URING_ENTER)
+		if (in_io_uring(task, known))
 			a->via = VIA_IO_URING;
 	}
 }
 
-/* By which way, as far as the socket tells. */
-static __always_inline void tell_kind(struct attempt *a, const struct sock *sk)
+/*
+ * The fields of a TCP socket behind those of all sockets, which may be read straight only after a helper
+ * has told the verifier that it is one. NULL if it is not.
+ */
+static __always_inline const struct tcp_sock *tcp_of(const struct sock *sk, const bool known)
 {
-	const struct tcp_sock *tp = (const void *)sk;
+	if (known)
+		return bpf_skc_to_tcp_sock((void *)sk);
+	/* An MPTCP socket is none itself. */
+	return BPF_CORE_READ(sk, sk_protocol) == IPPROTO_TCP ? (const void *)sk : NULL;
+}
 
-	if (BPF_CORE_READ(sk, sk_protocol) == IPPROTO_MPTCP) { /* itself no TCP socket */
+#define BITS_OF(p, field, known) \
+	((known) ? BPF_CORE_READ_BITFIELD(p, field) : BPF_CORE_READ_BITFIELD_PROBED(p, field))
+
+/* By which way, as far as the socket tells. */
+static __always_inline void tell_kind(struct attempt *a, const struct tcp_sock *tp,
+				      const bool known)
+{
+	if (!tp || (bpf_core_field_exists(tp->is_mptcp) && BITS_OF(tp, is_mptcp, known)))
 		a->via = VIA_MPTCP;
-		return;
-	}
-	if (bpf_core_field_exists(tp->is_mptcp) && BPF_CORE_READ_BITFIELD_PROBED(tp, is_mptcp))
-		a->via = VIA_MPTCP;
-	if (BPF_CORE_READ(tp, fastopen_req) || BPF_CORE_READ_BITFIELD_PROBED(tp, fastopen_connect))
+	if (tp && (FIELD_OF(tp, fastopen_req, known) || BITS_OF(tp, fastopen_connect, known)))
 		a->via = VIA_FASTOPEN;
 }
 
 /* What there is to know of a socket: after the kernel has chosen its addresses. */
-static __always_inline void locate(struct attempt *a, const struct sock *sk)
+static __always_inline void locate(struct attempt *a, const struct sock *sk, const bool known)
 {
-	const struct tcp_sock *tp = (const void *)sk;
+	const struct tcp_sock *tp = tcp_of(sk, known);
 
-	a->netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
-	a->sport = bpf_ntohs(BPF_CORE_READ((const struct inet_sock *)sk, inet_sport));
-	a->dport = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
-	if (BPF_CORE_READ(sk, __sk_common.skc_family) == AF_INET6 &&
+	a->netns = known ? sk->__sk_common.skc_net.net->ns.inum :
+			   BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
+	a->sport = FIELD_OF(sk, __sk_common.skc_num, known);
+	a->dport = bpf_ntohs(FIELD_OF(sk, __sk_common.skc_dport, known));
+	if (FIELD_OF(sk, __sk_common.skc_family, known) == AF_INET6 &&
 	    bpf_core_field_exists(sk->__sk_common.skc_v6_daddr)) {
 		BPF_CORE_READ_INTO(&a->saddr, sk, __sk_common.skc_v6_rcv_saddr);
 		BPF_CORE_READ_INTO(&a->daddr, sk, __sk_common.skc_v6_daddr);
 	} else {
-		put_ipv4(a->saddr, BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr));
-		put_ipv4(a->daddr, BPF_CORE_READ(sk, __sk_common.skc_daddr));
+		put_ipv4(a->saddr, FIELD_OF(sk, __sk_common.skc_rcv_saddr, known));
+		put_ipv4(a->daddr, FIELD_OF(sk, __sk_common.skc_daddr, known));
 	}
-	a->retransmits = BPF_CORE_READ(tp, total_retrans);
-	tell_kind(a, sk);
+	a->retransmits = tp ? FIELD_OF(tp, total_retrans, known) : 0;
+	tell_kind(a, tp, known);
 }
 
 /* What there is to know of an attempt that failed before the kernel had chosen anything. */
@@ -330,7 +356,7 @@ static __always_inline bool locate_early(struct attempt *a, const struct sock *s
 	a->sport = bpf_ntohs(BPF_CORE_READ((const struct inet_sock *)sk, inet_sport));
 	a->dport = bpf_ntohs(to.sin6_port);
 	a->marks |= MARK_NO_SOURCE;
-	tell_kind(a, sk);
+	tell_kind(a, tcp_of(sk, false), false);
 	__builtin_memset(a->saddr, 0, sizeof(a->saddr));
 	if (to.sin6_family == AF_INET6)
 		__builtin_memcpy(a->daddr, to.sin6_addr, sizeof(a->daddr));
@@ -389,16 +415,17 @@ static __always_inline void finish(struct attempt *a, enum result result, __s32 
 
 /* The same for one that was kept; where several see the end, the first one sends it. */
 static __always_inline void finish_kept(const struct sock *sk, struct attempt *kept,
-					enum result result, __s32 error)
+					enum result result, __s32 error, const bool known)
 {
-	const struct tcp_sock *tp = (const void *)sk;
+	const struct tcp_sock *tp;
 	struct attempt a = *kept;
 	__u64 key = (__u64)sk;
 
 	if (bpf_map_delete_elem(&attempts, &key) || (a.marks & MARK_SENT))
 		return;
 	a.sport = bpf_ntohs(BPF_CORE_READ((const struct inet_sock *)sk, inet_sport)) ?: a.sport;
-	a.retransmits = BPF_CORE_READ(tp, total_retrans) - a.retransmits;
+	tp = tcp_of(sk, known);
+	a.retransmits = tp ? FIELD_OF(tp, total_retrans, known) - a.retransmits : 0;
 	if (want_outcome)
 		finish(&a, result, error);
 	else
@@ -427,12 +454,13 @@ static __always_inline bool keep(struct attempt *a, const struct sock *sk)
 }
 
 /* The SYN is being sent: the body of all hooks on the beginning. Whether the attempt is kept. */
-static __always_inline bool begin(const struct sock *sk, __u64 time_ns, bool guard)
+static __always_inline bool begin(const struct sock *sk, __u64 time_ns, bool guard,
+				  const bool known)
 {
 	struct attempt a;
 
-	identify(&a, time_ns);
-	locate(&a, sk);
+	identify(&a, time_ns, known);
+	locate(&a, sk, known);
 	if (!ends_wanted(&a))
 		return false;
 	if (want_outcome || (want_lport && !a.sport))
@@ -454,7 +482,7 @@ static __always_inline void fail_early(const struct sock *sk, const void *addr, 
 {
 	struct attempt a;
 
-	identify(&a, time_ns ?: bpf_ktime_get_boot_ns());
+	identify(&a, time_ns ?: bpf_ktime_get_boot_ns(), false);
 	if (!time_ns)
 		a.marks |= MARK_NO_LATENCY;
 	if (!locate_early(&a, sk, addr, user))
@@ -490,13 +518,14 @@ static __always_inline int call_begins(struct sock *sk, void *addr, const bool n
 	return 0;
 }
 
-static __always_inline int call_ends(struct sock *sk, void *addr, __u64 time_ns, __s32 ret)
+static __always_inline int call_ends(struct sock *sk, void *addr, __u64 time_ns, __s32 ret,
+				     const bool known)
 {
 	__u64 id;
 	__u8 yes = 1;
 
 	if (!ret) {
-		begin(sk, time_ns, false);
+		begin(sk, time_ns, false, known);
 		return 0;
 	}
 	if (want_outcome && (ret == -EPERM || ret == -EACCES)) {
@@ -508,7 +537,7 @@ static __always_inline int call_ends(struct sock *sk, void *addr, __u64 time_ns,
 }
 
 /* The call is taken out of those that have begun: of spares, the first that does so has it. */
-static __always_inline int call_ends_kept(__s32 ret)
+static __always_inline int call_ends_kept(struct sock *sk, __s32 ret, const bool known)
 {
 	__u64 id = bpf_get_current_pid_tgid();
 	struct call *kept = bpf_map_lookup_elem(&calls, &id), c;
@@ -518,7 +547,7 @@ static __always_inline int call_ends_kept(__s32 ret)
 	c = *kept;
 	if (bpf_map_delete_elem(&calls, &id))
 		return 0;
-	return call_ends(c.sk, c.addr, c.time_ns, ret);
+	return call_ends(known ? sk : c.sk, c.addr, c.time_ns, ret, known);
 }
 
 #define CONNECT_HOOKS(name, fn, family)                                              \
@@ -530,7 +559,7 @@ static __always_inline int call_ends_kept(__s32 ret)
 	SEC("fexit/" fn)                                                             \
 	int BPF_PROG(name##_fexit, struct sock *sk, void *addr, int len, int ret)    \
 	{                                                                            \
-		return INNER(sk, family) ? 0 : call_ends_kept(ret);                  \
+		return INNER(sk, family) ? 0 : call_ends_kept(sk, ret, true);        \
 	}                                                                            \
 	SEC("kprobe/" fn)                                                            \
 	int BPF_KPROBE(name##_kprobe, struct sock *sk, void *addr)                   \
@@ -540,7 +569,7 @@ static __always_inline int call_ends_kept(__s32 ret)
 	SEC("kretprobe/" fn)                                                         \
 	int BPF_KRETPROBE(name##_kretprobe, int ret)                                 \
 	{                                                                            \
-		return call_ends_kept(ret);                                          \
+		return call_ends_kept(NULL, ret, false);                             \
 	}
 
 CONNECT_HOOKS(connect4, "tcp_v4_connect", AF_INET)
@@ -560,10 +589,10 @@ static __always_inline bool only_background(__s32 error)
 	       error == ECONNABORTED;
 }
 
-static __always_inline int attempt_ends(const struct sock *sk, int state)
+static __always_inline int attempt_ends(const struct sock *sk, int state, const bool known)
 {
 	__u64 key = (__u64)sk, id = bpf_get_current_pid_tgid(), inode;
-	__s32 error = state == TCP_CLOSE ? BPF_CORE_READ(sk, sk_err) : 0;
+	__s32 error = state == TCP_CLOSE ? FIELD_OF(sk, sk_err, known) : 0;
 	struct attempt *a;
 	struct call *c;
 
@@ -575,44 +604,48 @@ static __always_inline int attempt_ends(const struct sock *sk, int state)
 	if (!a)
 		return 0;
 	if (state != TCP_CLOSE) {
-		finish_kept(sk, a, RESULT_OK, 0);
+		finish_kept(sk, a, RESULT_OK, 0, known);
 	} else if (error) {
-		finish_kept(sk, a, RESULT_FAILED, error);
+		finish_kept(sk, a, RESULT_FAILED, error, known);
 	} else if ((c = bpf_map_lookup_elem(&calls, &id)) && c->sk == sk) {
 		c->closed = 1; /* within the call: that will tell why */
 	} else if (a->via == VIA_IO_URING && a->tid == current_tid()) {
-		finish_kept(sk, a, RESULT_FAILED, 0);
+		finish_kept(sk, a, RESULT_FAILED, 0, known);
 	} else {
-		finish_kept(sk, a, RESULT_ABORTED, 0);
+		finish_kept(sk, a, RESULT_ABORTED, 0, known);
 	}
 	return 0;
 }
 
 /* Of tracepoint mode: an attempt begins as its socket changes to this state. */
-static __always_inline int attempt_begins(const struct sock *sk)
+static __always_inline int attempt_begins(const struct sock *sk, const bool known)
 {
 	struct call c = { .sk = (struct sock *)sk };
-	struct task_struct *task = (void *)bpf_get_current_task();
-	__u64 id = bpf_get_current_pid_tgid();
+	const struct task_struct *task;
+	__u64 id;
 
-	if (!task_wanted() || !begin(sk, bpf_ktime_get_boot_ns(), want_guard) ||
-	    BPF_CORE_READ(task, flags) & (PF_IO_WORKER | PF_KTHREAD)) /* they make no calls */
+	if (!task_wanted() || !begin(sk, bpf_ktime_get_boot_ns(), want_guard, known))
 		return 0;
+	task = current_task(known);
+	if (FIELD_OF(task, flags, TASK_KNOWN(known)) & (PF_IO_WORKER | PF_KTHREAD))
+		return 0; /* they make no calls */
 	/* The system call's return tells the port, and why it failed at once if it did. */
+	id = bpf_get_current_pid_tgid();
 	if (bpf_map_update_elem(&calls, &id, &c, BPF_ANY))
 		count_lost(LOST_INFLIGHT_FULL);
 	return 0;
 }
 
-static __always_inline int state_changes(const struct sock *sk, int from, int to, const bool begins)
+static __always_inline int state_changes(const struct sock *sk, int from, int to, const bool begins,
+					 const bool known)
 {
 	/* SYN_RECV comes in between where both ends connect to each other at once. */
 	if (from == TCP_SYN_SENT || from == TCP_SYN_RECV) {
 		if ((want_outcome || want_lport || want_guard) && to != TCP_SYN_RECV &&
-		    BPF_CORE_READ(sk, sk_protocol) == IPPROTO_TCP)
-			return attempt_ends(sk, to);
-	} else if (begins && to == TCP_SYN_SENT && BPF_CORE_READ(sk, sk_protocol) == IPPROTO_TCP) {
-		return attempt_begins(sk);
+		    FIELD_OF(sk, sk_protocol, known) == IPPROTO_TCP)
+			return attempt_ends(sk, to, known);
+	} else if (begins && to == TCP_SYN_SENT && FIELD_OF(sk, sk_protocol, known) == IPPROTO_TCP) {
+		return attempt_begins(sk, known);
 	}
 	return 0;
 }
@@ -621,12 +654,12 @@ static __always_inline int state_changes(const struct sock *sk, int from, int to
 	SEC("tp_btf/inet_sock_set_state")                                                \
 	int BPF_PROG(name##_tp, const struct sock *sk, int from, int to)                 \
 	{                                                                                \
-		return state_changes(sk, from, to, begins);                              \
+		return state_changes(sk, from, to, begins, true);                        \
 	}                                                                                \
 	SEC("raw_tp/inet_sock_set_state")                                                \
 	int BPF_PROG(name##_raw, const struct sock *sk, int from, int to)                \
 	{                                                                                \
-		return state_changes(sk, from, to, begins);                              \
+		return state_changes(sk, from, to, begins, false);                       \
 	}
 
 STATE_HOOKS(state, true)
@@ -708,7 +741,7 @@ static __always_inline int connect_refused(const struct pt_regs *regs, __s32 ret
 		return 0;
 	if (!bpf_map_delete_elem(&refusals, &id))
 		return 0;
-	args = syscall_arguments(regs, in_compat_syscall(), known);
+	args = syscall_arguments(regs, in_compat_syscall(known), known);
 	return connect_fails(args.a[0], (void *)args.a[1], ret, false);
 }
 
@@ -748,24 +781,31 @@ static __always_inline void settle(const struct call *c, __s32 ret, bool tells)
 	if (!a)
 		return;
 	if (c->closed)
-		finish_kept((const void *)sk, a, RESULT_FAILED, tells && ret < 0 ? -ret : 0);
+		finish_kept((const void *)sk, a, RESULT_FAILED, tells && ret < 0 ? -ret : 0, false);
 	else if (!want_outcome)
-		finish_kept((const void *)sk, a, RESULT_PENDING, 0);
+		finish_kept((const void *)sk, a, RESULT_PENDING, 0, false);
 	else /* by now it has a port */
 		a->sport = bpf_ntohs(BPF_CORE_READ(sk, inet_sport));
 }
 
 static __always_inline int syscall_ends(const struct pt_regs *regs, __s32 ret, const bool known)
 {
-	bool compat = in_compat_syscall();
-	enum call_kind kind = call_kind(syscall_number(regs, known), compat);
-	__u64 id = bpf_get_current_pid_tgid();
+	__s32 nr = syscall_number(regs, known);
 	struct syscall_args args;
 	struct call *kept, c;
 	__u32 words[2] = {};
+	enum call_kind kind;
+	bool compat;
+	__u64 id;
 
+	/* This runs for every system call of the machine, so nothing comes before this. */
+	if (!call_kind(nr, false) && !call_kind(nr, true))
+		return 0;
+	compat = in_compat_syscall(known);
+	kind = call_kind(nr, compat);
 	if (kind == CALL_OTHER)
 		return 0;
+	id = bpf_get_current_pid_tgid();
 	kept = bpf_map_lookup_elem(&calls, &id);
 	if (kept) {
 		c = *kept;
