@@ -57,7 +57,10 @@ type Choice struct {
 	// Repeatable are those among Programs that may run several times for one event
 	// without harm: they get spares where the kernel may skip programs.
 	Repeatable []string
-	Blind      []string // what this way can't show, a phrase each
+	// Nested are those among Repeatable that an interrupt may run on a CPU where they
+	// run already, on any kernel.
+	Nested []string
+	Blind  []string // what this way can't show, a phrase each
 }
 
 // Choose makes the choice of a mode whose programs are named for hooks: with
@@ -98,10 +101,10 @@ type Result struct {
 	LeftOut []string  // functions that this kernel does not have
 	Refused []Refusal // the better ways, and why they were not taken
 	Blind   []string  // what can't be seen this way, Sees among it if there is no way
-	Spares  int       // further copies of each program that may have some
+	Spares  int       // further copies of its programs that have some
 
-	chosen     []string // the programs
-	repeatable []string // those among them that get spares
+	chosen []string       // the programs
+	copies map[string]int // how many there are of those that have spares
 }
 
 // Refusal is a way that could not be taken.
@@ -215,9 +218,9 @@ func (k *Kernel) plan(spec *ebpf.CollectionSpec, hook *Hook, mode Mode) Result {
 			continue
 		}
 		r.Mode, r.chosen, r.LeftOut, r.Blind = modeOf(spec, chosen), chosen, leftOut, c.Blind
-		r.repeatable = k.repeatable(spec, &c, chosen)
-		if len(r.repeatable) > 0 {
-			r.Spares = copies - 1
+		r.copies = k.copiesOf(spec, &c, chosen)
+		for _, n := range r.copies {
+			r.Spares = max(r.Spares, n-1)
 		}
 		return r
 	}
@@ -248,20 +251,6 @@ func (k *Kernel) take(spec *ebpf.CollectionSpec, c *Choice) (chosen, leftOut []s
 		return nil, nil, errNoFunction
 	}
 	return chosen, leftOut, k.try(spec.Programs[chosen[0]])
-}
-
-// repeatable picks the programs that are to have spares.
-func (k *Kernel) repeatable(spec *ebpf.CollectionSpec, c *Choice, chosen []string) []string {
-	var list []string
-	if !k.preempts {
-		return nil
-	}
-	for _, name := range c.Repeatable {
-		if p, err := k.program(spec, name); err == nil && slices.Contains(chosen, p.Name) {
-			list = append(list, p.Name)
-		}
-	}
-	return list
 }
 
 // program finds a program by the name a tool gives it.

@@ -123,8 +123,8 @@ func syscallFunction(name string) btf.Type {
 
 func sysExit() btf.Type { return tracepointType("sys_exit", pointer(regsType), longType) }
 
-func fullKernel(t *testing.T) *Kernel {
-	return fakeKernel(t, syscallFunction("__x64_sys_a"), syscallFunction("__x64_sys_b"), sysExit(), tracepointType("extra", intType))
+func fullKernel(t *testing.T, more ...btf.Type) *Kernel {
+	return fakeKernel(t, append(more, syscallFunction("__x64_sys_a"), syscallFunction("__x64_sys_b"), sysExit(), tracepointType("extra", intType))...)
 }
 
 func TestChoose(t *testing.T) {
@@ -249,25 +249,41 @@ func TestPlanSaysWhatIsHidden(t *testing.T) {
 	}
 }
 
+// What a kernel has that may preempt tasks in programs on tracepoints (7.0).
+var (
+	srcuData = &btf.Var{Name: "tracepoint_srcu_srcu_data", Type: intType}
+	srcuExt  = &btf.Struct{Name: "tracepoint_ext", Size: 4, Members: []btf.Member{{Name: "a", Type: intType}}}
+)
+
 // What may run several times for one event gets spares where the kernel may skip a
 // program, and nowhere else.
 func TestSpares(t *testing.T) {
+	old := []btf.Type{srcuData} // as up to 6.12
+	since7 := []btf.Type{srcuData, srcuExt}
+	const plain = "a_fexit b_fexit extra_tp"
 	for _, test := range []struct {
 		preempts   bool
+		types      []btf.Type
 		mode       Mode
 		repeatable [2][]string // of the hooks
+		nested     []string    // of the second
 		want       string
 	}{
-		{true, Auto, [2][]string{}, "a_fexit b_fexit extra_tp"},
-		{false, Auto, [2][]string{{"a_fexit", "b_fexit"}, {"extra"}}, "a_fexit b_fexit extra_tp"},
-		{true, Auto, [2][]string{{"a_fexit"}, {"extra"}}, "a_fexit a_fexit.2 a_fexit.3 a_fexit.4 b_fexit extra_tp extra_tp.2 extra_tp.3 extra_tp.4"},
-		{true, Tracepoint, [2][]string{{"a_fexit"}, {"extra"}}, "exit_tp extra_tp extra_tp.2 extra_tp.3 extra_tp.4"},
+		{true, since7, Auto, [2][]string{}, nil, plain},
+		{false, since7, Auto, [2][]string{{"a_fexit", "b_fexit"}, {"extra"}}, nil, plain},
+		{true, since7, Auto, [2][]string{{"a_fexit"}, {"extra"}}, nil, "a_fexit a_fexit.2 a_fexit.3 a_fexit.4 b_fexit extra_tp extra_tp.2 extra_tp.3 extra_tp.4"},
+		{true, since7, Tracepoint, [2][]string{{"a_fexit"}, {"extra"}}, []string{"extra"}, "exit_tp extra_tp extra_tp.2 extra_tp.3 extra_tp.4"},
+		{true, old, Auto, [2][]string{{"a_fexit"}, {"extra"}}, nil, "a_fexit a_fexit.2 a_fexit.3 a_fexit.4 b_fexit extra_tp"},
+		{true, old, Auto, [2][]string{{}, {"extra"}}, []string{"extra"}, plain + " extra_tp.2"},
+		{false, nil, Auto, [2][]string{{}, {"extra"}}, []string{"extra"}, plain + " extra_tp.2"},
+		{true, []btf.Type{srcuExt}, Auto, [2][]string{{}, {"extra"}}, nil, plain}, // as 6.14
 	} {
-		k, spec, hooks := fullKernel(t), toolSpec(t), toolHooks()
+		k, spec, hooks := fullKernel(t, test.types...), toolSpec(t), toolHooks()
 		k.preempts = test.preempts
 		for i := range hooks {
 			hooks[i].Choices[0].Repeatable = test.repeatable[i]
 		}
+		hooks[1].Choices[0].Nested = test.nested
 		results, err := k.Plan(spec, hooks, test.mode)
 		if err != nil {
 			t.Fatal(err)
@@ -278,7 +294,7 @@ func TestSpares(t *testing.T) {
 			t.Errorf("%+v: programs %s", test, got)
 		}
 		for i, r := range results {
-			if want := strings.Contains(test.want, r.chosen[0]+".2"); (r.Spares == copies-1) != want || (r.Spares == 0) == want {
+			if want := strings.Count(test.want, r.chosen[0]+"."); r.Spares != want {
 				t.Errorf("%+v: hook %d has %d spares", test, i, r.Spares)
 			}
 		}
@@ -292,15 +308,15 @@ func TestSpares(t *testing.T) {
 
 // A kernel without types of its own has spares too.
 func TestSparesOfRawTracepoints(t *testing.T) {
-	k, spec, hooks := fullKernel(t), toolSpec(t), toolHooks()
+	k, spec, hooks := fullKernel(t, srcuData, srcuExt), toolSpec(t), toolHooks()
 	k.native, k.preempts = false, true
 	hooks[1].Choices[0].Repeatable = []string{"extra"}
 	results, err := k.Plan(spec, hooks, Auto)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r := results[1]; !slices.Equal(r.repeatable, []string{"extra_raw"}) {
-		t.Errorf("%v has spares", r.repeatable)
+	if r := results[1]; len(r.copies) != 1 || r.copies["extra_raw"] != copies {
+		t.Errorf("%v have spares", r.copies)
 	}
 }
 

@@ -3,39 +3,54 @@ package attach
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
+
+	"github.com/gobcc/gobcc/internal/common/diagnose"
 )
 
-// copies is how many times a program that may have spares is attached. The kernel
-// skips a program on a CPU where some task was preempted in it, as may happen in
-// fentry programs since 5.12 and in those on tracepoints since 7.0. A copy of it is another
-// program, so that an event is missed only if a task was preempted in each of them,
-// all on one CPU at the same time.
-const copies = 4
+// How many times a program that may have spares is attached. The kernel skips a program
+// on a CPU where it runs already: where some task was preempted in it, as may happen in
+// fentry programs since 5.12 and in those on tracepoints since 7.0, or where an interrupt
+// came while it ran. A copy of it is another program, so that an event is missed
+// only if tasks were preempted in all of them, on one CPU at the same time. An
+// interrupt finds one copy busy at most.
+const (
+	copies       = 4
+	copiesNested = 2
+)
 
-// preempts reports whether the running kernel may preempt a task within a program.
-// Whether it does is a matter of its boot parameters and of its age too, but a
-// spare that is never needed only costs a little.
-func preempts() (bool, error) {
-	var uts unix.Utsname
-	if err := unix.Uname(&uts); err != nil {
-		return false, fmt.Errorf("ask for the kernel's version: %w", err)
+// copiesOf gives how many times each of the chosen programs is attached that is so more
+// than once.
+func (k *Kernel) copiesOf(spec *ebpf.CollectionSpec, c *Choice, chosen []string) map[string]int {
+	counts := map[string]int{}
+	for _, name := range c.Repeatable {
+		p, err := k.program(spec, name)
+		if err != nil || !slices.Contains(chosen, p.Name) {
+			continue
+		}
+		preempted := k.preempts
+		if kindOfProgram(p) == diagnose.RawTracepoint {
+			preempted = preempted && preemptsTracepoints(k.types)
+		}
+		switch {
+		case preempted:
+			counts[p.Name] = copies
+		case slices.Contains(c.Nested, name):
+			counts[p.Name] = copiesNested
+		}
 	}
-	return canPreempt(unix.ByteSliceToString(uts.Version[:])), nil
+	return counts
 }
-
-// canPreempt tells by what uname -v says: "#1 SMP PREEMPT_DYNAMIC Debian 7.0-1".
-func canPreempt(version string) bool { return strings.Contains(version, "PREEMPT") }
 
 // addSpares adds copies of the programs that may have some to spec.
 func addSpares(spec *ebpf.CollectionSpec, results []Result) {
 	for _, r := range results {
-		for _, name := range r.repeatable {
-			for i := 2; i <= copies; i++ {
+		for name, n := range r.copies {
+			for i := 2; i <= n; i++ {
 				spare := spec.Programs[name].Copy()
 				spare.Name = fmt.Sprintf("%s.%d", name, i)
 				spec.Programs[spare.Name] = spare

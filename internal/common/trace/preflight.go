@@ -20,7 +20,7 @@ func describe(res *attach.Result) []string {
 		lines = append(lines, fmt.Sprintf("%s: by %s", res.Hook.Name, res.Mode))
 	}
 	if res.Spares > 0 {
-		lines = append(lines, fmt.Sprintf("%s: with %d spares, as this kernel may skip a program that a task was preempted in", res.Hook.Name, res.Spares))
+		lines = append(lines, fmt.Sprintf("%s: with %d spares, as the kernel skips a program on a CPU where it runs already", res.Hook.Name, res.Spares))
 	}
 	for _, f := range res.Refused {
 		lines = append(lines, fmt.Sprintf("%s: not by %s: %v", res.Hook.Name, f.Mode, f.Err))
