@@ -178,8 +178,12 @@ func TestKernelCommand(t *testing.T) {
 			a.Lost(res)
 			lost, possibly := res.Lost()
 			var unwanted uint64 // ends whose execs must have been lost
+			untimed := 0        // ends without CPU times
 			shown, running := map[string]int{}, map[string]bool{}
 			for i, r := range decode(t, res.Lines()) {
+				if r.Kind == "exit" && r.UserNs == nil {
+					untimed++
+				}
 				switch {
 				case r.Kind == "exec" && r.Ret < 0:
 					shown[r.filename()]++
@@ -210,6 +214,9 @@ func TestKernelCommand(t *testing.T) {
 			if failures+execs+ends > lost+possibly || unwanted > execs {
 				t.Errorf("%d failures, %d execs and %d ends are not shown, %d ends without their execs are; %d events are lost, and perhaps %d more",
 					failures, execs, ends, unwanted, lost, possibly)
+			}
+			if untimed > 0 {
+				t.Errorf("%d of %d ends are shown without CPU times", untimed, jobs*times+jobs+1)
 			}
 			// With spares nothing is lost, even on 7.x; sys_exit has none.
 			if execs+ends > 0 || failures > 0 && mode != "tracepoint" {

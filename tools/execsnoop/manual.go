@@ -104,7 +104,7 @@ Kernel memory is 8 MiB for the ring buffer (--buffer-pages) and under 2 MiB
 besides, however long the arguments are.`,
 	Caveats: `Losses are counted and said by cause, once a second and at the end. An exec is
 shown whole or not at all. From Linux 7.0 on, a kernel that preempts skips a
-program on a CPU where another task was preempted in it. So the tool's programs have
+program on a CPU where another task was preempted in it. There the tool's programs have
 three spares each, and an event is missed only if tasks were preempted in all
 four, on one CPU at the same time; how many may have been is said. Failures (-x)
 have no spares in tracepoint mode, nor have those of 32-bit programs.

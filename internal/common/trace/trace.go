@@ -92,9 +92,9 @@ type Tool struct {
 	// Drained is called each time the ring buffer is empty, at most 50 ms apart;
 	// may be nil.
 	Drained func(r *Run) error
-	// Last is called when nothing more can happen, and all records have been
-	// handled; those that it has the kernel side send (Call) are handled too. It may
-	// be nil.
+	// Last is called when the run is to end and all records have been handled, and
+	// once more when nothing more can happen; those that it has the kernel side send
+	// (Call) are handled too. It may be nil.
 	Last func(r *Run)
 	// Exits says that a program of the tool's own on the end of processes calls
 	// exited() of follow.bpf.h, after its other work.
@@ -325,7 +325,17 @@ func (r *Run) loop(ctx context.Context, cmd *command.Command) error {
 	if err := r.reader.Run(running, r.handle, r.drained); err != nil {
 		return err
 	}
+	// Detaching takes some milliseconds, in which the kernel may forget what the tool
+	// has still to ask for.
+	if err := r.drainLast(); err != nil {
+		return err
+	}
 	r.set.Detach()
+	return r.drainLast()
+}
+
+// drainLast handles what is in the ring, and what the tool then has the kernel send.
+func (r *Run) drainLast() error {
 	if err := r.reader.Drain(r.handle); err != nil || r.tool.Last == nil {
 		return err
 	}

@@ -300,13 +300,13 @@ func TestBegin(t *testing.T) {
 	}
 	r, _, stderr := run(t, func() uint64 { return 0 }, "-v")
 	r.set = &attach.Set{Results: []attach.Result{{
-		Hook: &hook, Mode: attach.Kprobe, LeftOut: []string{"f", "g"},
+		Hook: &hook, Mode: attach.Kprobe, LeftOut: []string{"f", "g"}, Spares: 2,
 		Refused: []attach.Refusal{{Mode: attach.Fentry, Err: errors.New("no BTF")}},
 	}}}
 	if err := r.begin(); err != nil {
 		t.Fatal(err)
 	}
-	want := "tool: calls: by kprobe\ntool: calls: not by fentry: no BTF\ntool: calls: this kernel has no f, g\ntool: kernel "
+	want := "tool: calls: by kprobe\ntool: calls: with 2 spares, as the kernel skips a program on a CPU where it runs already\ntool: calls: not by fentry: no BTF\ntool: calls: this kernel has no f, g\ntool: kernel "
 	if !strings.HasPrefix(stderr.String(), want) {
 		t.Errorf("-v says %q", stderr)
 	}
