@@ -150,7 +150,7 @@ func TestHooksAndObjectAgree(t *testing.T) {
 	for _, args := range []string{"", "--outcome", "-x", "--json", "-L", "-d", "--domains", "-c", "-L --outcome -d"} {
 		t.Run("tcpconnect "+args, func(t *testing.T) {
 			o := parsed(t, append(strings.Fields(args), "-p", "1", "--follow")...)
-			tooltest.Hooks(t, spec, append(hooks(o), o.Filter.Hooks(false)...), func(program string) bool {
+			tooltest.Hooks(t, spec, append(hooks(o, true), o.Filter.Hooks(false)...), func(program string) bool {
 				switch {
 				case strings.HasPrefix(program, "refusal"), strings.HasPrefix(program, "outcome"):
 					return o.outcome
@@ -173,7 +173,7 @@ func TestConnectsHook(t *testing.T) {
 		"-L":        {"policy", "policy", "before a packet"},
 		"--outcome": {"", "", "io_uring"},
 	} {
-		h := hooks(parsed(t, strings.Fields(args)...))[0]
+		h := hooks(parsed(t, strings.Fields(args)...), true)[0]
 		if h.Name != connects || h.Optional || len(h.Choices) != len(attach.Modes) {
 			t.Fatalf("%+v", h)
 		}
@@ -183,6 +183,24 @@ func TestConnectsHook(t *testing.T) {
 			}
 			if said := strings.Join(c.Blind, "; "); !strings.Contains(said, blind[i]) || said != "" && blind[i] == "" {
 				t.Errorf("tcpconnect %s, mode %s: not seen: %s", args, c.Mode, said)
+			}
+		}
+	}
+}
+
+// A kernel without IPv6 lacks a function for it. On one that has IPv6 as a module, it is
+// not among the kernel's own either, and the mode must not be taken.
+func TestIPv6IsNeededWhereThereIsSome(t *testing.T) {
+	for _, test := range []struct {
+		args string
+		ipv6 bool
+		want bool
+	}{{"", true, true}, {"", false, false}, {"-6", true, true}, {"-4", true, false}, {"-4 -6", true, true}} {
+		h := hooks(parsed(t, strings.Fields(test.args)...), test.ipv6)[0]
+		for _, c := range h.Choices[:2] {
+			needed := slices.ContainsFunc(c.Needs, func(name string) bool { return strings.HasPrefix(name, "connect6_") })
+			if needed != test.want || !slices.ContainsFunc(c.Programs, func(name string) bool { return strings.HasPrefix(name, "connect6_") }) {
+				t.Errorf("tcpconnect %s, IPv6 %v: mode %s needs %v", test.args, test.ipv6, c.Mode, c.Needs)
 			}
 		}
 	}
