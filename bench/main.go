@@ -242,6 +242,9 @@ func measureTool(ctx context.Context, o options, s *scenario, dir string) (missi
 		return nil, err
 	}
 	r := report{scenario: s, machine: thisMachine(), missing: missing}
+	if s.needKprobes && !hasKprobes() {
+		r.missing = append(slices.Clone(missing), noKprobes)
+	}
 	// The time for fetching and building is not part of it.
 	deadline := time.Now().Add(o.limit)
 	if r.quiet, err = b.rounds(ctx, "as it is", tracers, o.rounds, deadline); err != nil {
@@ -273,9 +276,6 @@ func measureTool(ctx context.Context, o options, s *scenario, dir string) (missi
 			return nil, err
 		}
 	}
-	if s.peersOptional {
-		missing = slices.DeleteFunc(slices.Clone(missing), func(line string) bool { return !strings.HasPrefix(line, ownName) })
-	}
 	return missing, r.write(os.Stdout)
 }
 
@@ -302,8 +302,12 @@ func (b *bench) findTracers(ctx context.Context, o options) (tracers []tracer, m
 		tracers = append(tracers, ours...)
 	}
 	var peers []tracer
-	wanted := func(key string) bool { return slices.Contains(o.only, key) }
-	if o.peers != "fetch" {
+	none := s.needKprobes && !hasKprobes()
+	if none {
+		fmt.Fprintf(os.Stderr, "bench: %s: NOT MEASURED: %s\n", s.tool, noKprobes)
+	}
+	wanted := func(key string) bool { return !none && slices.Contains(o.only, key) }
+	if o.peers != "fetch" && !none {
 		peers = installedPeers(ctx, s.tool)
 	}
 	has := func(key string) bool {
@@ -355,6 +359,16 @@ func (b *bench) findTracers(ctx context.Context, o options) (tracers []tracer, m
 		return nil, nil, errors.New("there is nothing to measure")
 	}
 	return tracers, missing, nil
+}
+
+// noKprobes is why no peer of a tool is measured.
+const noKprobes = "the peers, which take kprobes: this kernel has none"
+
+// hasKprobes reports whether programs can be attached to kprobes: perf_event_open(2)
+// has had a device for them since 4.17.
+func hasKprobes() bool {
+	_, err := os.Stat("/sys/bus/event_source/devices/kprobe")
+	return err == nil
 }
 
 // ownTracers are the ways in which gobcc's tool is measured.

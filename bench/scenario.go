@@ -43,8 +43,8 @@ type scenario struct {
 	addedOfBare   float64 // time an event, of the bare event, where libbpf-tools' does not run; 0 for no limit
 	mapMemory     float64 // KB of BPF maps beside buffers; 0 for no limit
 
-	peersOptional bool   // there are kernels on which no peer runs, so that one that does not is no failure
-	packets       string // the way which may cost packets something; "" for none
+	needKprobes bool   // the peers do, so that it is no failure where they don't run for that
+	packets     string // the way which may cost packets something; "" for none
 }
 
 // one is an event, with its article.

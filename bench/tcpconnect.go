@@ -28,8 +28,8 @@ var tcpconnect = scenario{
 	unit: "µs", unitNS: 1000, decimal: "%.2f",
 	hard:          hard{title: "from 4 processes at once, on all CPUs", parents: 4},
 	addedOfLibbpf: 0.7, cpuOfLibbpf: 0.7, addedOfBare: 0.03,
-	peersOptional: true,
-	packets:       namesWay,
+	needKprobes: true,
+	packets:     namesWay,
 }
 
 // namesWay is the way of tcpconnect that looks at all packets.
