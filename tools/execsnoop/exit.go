@@ -70,7 +70,7 @@ func share(user, system, runtime uint64) (time.Duration, time.Duration) {
 	return time.Duration(runtime - s), time.Duration(s)
 }
 
-// end keeps the end of a process until it is reaped.
+// end keeps the end of a process until it is known what it used.
 func (p *printer) end(record []byte) error {
 	e := &ended{}
 	if _, err := events.Decode(&e.bpfExit, record); err != nil {

@@ -95,7 +95,7 @@ Filters work in the kernel, except -n and -l.`,
 		{Command: "execsnoop --env LD_PRELOAD,PATH -P 1", Text: "Show how init starts services, with two variables"},
 	},
 	Overhead: `A program that is run is shown by one kernel program on one tracepoint, whatever
-the mode. It takes 1.6 µs of an exec of some 90 (docs/speed.md). Other
+the mode. It takes 2.6 µs of an exec of some 105 (docs/speed.md). Other
 system calls cost nothing, except with -x in tracepoint mode: then every one
 takes 0.1 µs longer, as all of them take the slow way in and out of the
 kernel while a tool traces them by tracepoints.

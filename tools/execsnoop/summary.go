@@ -2,10 +2,10 @@ package main
 
 import (
 	"cmp"
-	"slices"
 	"time"
 
 	"github.com/gobcc/gobcc/internal/common/output"
+	"github.com/gobcc/gobcc/internal/common/summary"
 )
 
 // maxCounts bounds the programs that a summary tells apart.
@@ -21,14 +21,13 @@ type counted struct {
 
 // counts is a summary in the making.
 type counts struct {
-	lines   map[string]*counted
-	others  *counted            // what no longer had a line of its own
+	lines   summary.Lines[string, counted]
 	running map[uint64]*counted // by id
 	hiding  map[uint64]bool     // those that -n or -l leave out
 }
 
 func newCounts() counts {
-	return counts{lines: map[string]*counted{}, running: map[uint64]*counted{}, hiding: map[uint64]bool{}}
+	return counts{running: map[uint64]*counted{}, hiding: map[uint64]bool{}}
 }
 
 // hide remembers that an exec was left out, so that its end is too.
@@ -47,18 +46,7 @@ func (c *counts) hidden(id uint64) bool {
 
 func (c *counts) start(s *started) {
 	path := string(s.appendName(nil))
-	line := c.lines[path]
-	if line == nil {
-		line = &counted{path: path}
-		if len(c.lines) < maxCounts {
-			c.lines[path] = line
-		} else {
-			if c.others == nil {
-				c.others = &counted{path: "<others>"}
-			}
-			line = c.others
-		}
-	}
+	line := c.lines.Of(path, maxCounts, counted{path: path}, counted{path: "<others>"})
 	if s.Ret < 0 {
 		line.failed++
 		return
@@ -79,21 +67,18 @@ func (c *counts) end(e *ended) {
 	line.total += e.ran
 }
 
-func (c *counts) write(w *output.Writer) error {
-	lines := make([]*counted, 0, len(c.lines)+1)
-	for _, line := range c.lines {
-		lines = append(lines, line)
-	}
-	slices.SortFunc(lines, func(a, b *counted) int {
+// sorted gives the lines, most runs first.
+func (c *counts) sorted() []*counted {
+	return c.lines.Sorted(func(a, b *counted) int {
 		return cmp.Or(cmp.Compare(b.runs+b.failed, a.runs+a.failed), cmp.Compare(b.total, a.total), cmp.Compare(a.path, b.path))
 	})
-	if c.others != nil {
-		lines = append(lines, c.others)
-	}
+}
+
+func (c *counts) write(w *output.Writer) error {
 	if err := w.EndRow(append(w.Row(), "    RUNS   FAILED    ENDED    TOTAL(s) PROGRAM\n"...)); err != nil {
 		return err
 	}
-	for _, line := range lines {
+	for _, line := range c.sorted() {
 		dst := w.Row()
 		dst = append(output.AppendUint(dst, line.runs, 8), ' ')
 		dst = append(output.AppendUint(dst, line.failed, 8), ' ')

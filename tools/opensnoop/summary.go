@@ -12,6 +12,7 @@ import (
 
 	"github.com/gobcc/gobcc/internal/common/attach"
 	"github.com/gobcc/gobcc/internal/common/output"
+	"github.com/gobcc/gobcc/internal/common/summary"
 	"github.com/gobcc/gobcc/internal/common/trace"
 )
 
@@ -37,30 +38,15 @@ type countKey struct {
 
 // counts is a summary in the making.
 type counts struct {
-	lines  map[countKey]*counted
-	others *counted // what no longer had a line of its own
-	key    []byte
+	lines summary.Lines[countKey, counted]
+	key   []byte
 }
 
 // add counts an open of the path that would stand in its row.
 func (c *counts) add(o *opened, path []byte, text string) {
-	if c.lines == nil {
-		c.lines = map[countKey]*counted{}
-	}
 	c.key = appendPath(c.key[:0], o, path, text)
 	key := countKey{o.Pid, string(o.comm()), string(c.key)}
-	line := c.lines[key]
-	if line == nil {
-		line = &counted{pid: o.Pid, comm: key.comm, path: key.path}
-		if len(c.lines) < maxCounts {
-			c.lines[key] = line
-		} else {
-			if c.others == nil {
-				c.others = &counted{path: "<others>"}
-			}
-			line = c.others
-		}
-	}
+	line := c.lines.Of(key, maxCounts, counted{pid: o.Pid, comm: key.comm, path: key.path}, counted{path: "<others>"})
 	line.opens++
 	if o.Ret < 0 {
 		line.failed++
@@ -74,18 +60,10 @@ func (c *counts) add(o *opened, path []byte, text string) {
 
 // sorted gives the lines, most opens first.
 func (c *counts) sorted() []*counted {
-	lines := make([]*counted, 0, len(c.lines)+1)
-	for _, line := range c.lines {
-		lines = append(lines, line)
-	}
-	slices.SortFunc(lines, func(a, b *counted) int {
+	return c.lines.Sorted(func(a, b *counted) int {
 		return cmp.Or(cmp.Compare(b.opens, a.opens), cmp.Compare(b.failed, a.failed),
 			cmp.Compare(a.path, b.path), cmp.Compare(a.comm, b.comm), cmp.Compare(a.pid, b.pid))
 	})
-	if c.others != nil {
-		lines = append(lines, c.others)
-	}
-	return lines
 }
 
 // finish says what was left open when tracing ended, and writes the summary.

@@ -3,12 +3,12 @@ package main
 import (
 	"cmp"
 	"net/netip"
-	"slices"
 	"strconv"
 	"time"
 
 	"github.com/gobcc/gobcc/internal/common/histogram"
 	"github.com/gobcc/gobcc/internal/common/output"
+	"github.com/gobcc/gobcc/internal/common/summary"
 	"github.com/gobcc/gobcc/internal/common/trace"
 )
 
@@ -32,8 +32,7 @@ type counted struct {
 
 // counts is a table in the making.
 type counts struct {
-	lines  map[ends]*counted
-	others *counted
+	lines summary.Lines[ends, counted]
 }
 
 func (c *counts) add(a *attempt, lport bool) {
@@ -44,21 +43,7 @@ func (c *counts) add(a *attempt, lport bool) {
 	if lport {
 		key.sport = a.Sport
 	}
-	if c.lines == nil {
-		c.lines = map[ends]*counted{}
-	}
-	line := c.lines[key]
-	if line == nil {
-		line = &counted{ends: key}
-		if len(c.lines) < maxCounts {
-			c.lines[key] = line
-		} else {
-			if c.others == nil {
-				c.others = &counted{others: true}
-			}
-			line = c.others
-		}
-	}
+	line := c.lines.Of(key, maxCounts, counted{ends: key}, counted{others: true})
 	line.attempts++
 	switch {
 	case a.is(bpfResultRESULT_OK):
@@ -70,19 +55,11 @@ func (c *counts) add(a *attempt, lport bool) {
 
 // sorted gives the lines, most attempts first.
 func (c *counts) sorted() []*counted {
-	lines := make([]*counted, 0, len(c.lines)+1)
-	for _, line := range c.lines {
-		lines = append(lines, line)
-	}
-	slices.SortFunc(lines, func(a, b *counted) int {
+	return c.lines.Sorted(func(a, b *counted) int {
 		return cmp.Or(cmp.Compare(b.attempts, a.attempts), cmp.Compare(b.failed, a.failed),
 			a.destination.Compare(b.destination), cmp.Compare(a.dport, b.dport),
 			a.source.Compare(b.source), cmp.Compare(a.sport, b.sport))
 	})
-	if c.others != nil {
-		lines = append(lines, c.others)
-	}
-	return lines
 }
 
 func (l *counted) sourceText() string {

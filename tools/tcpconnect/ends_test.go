@@ -147,7 +147,7 @@ func FuzzPorts(f *testing.F) {
 	})
 }
 
-// lookup does what the kernel does with a map of type BPF_MAP_TYPE_LPM_TRIE: of the
+// matchOf does what the kernel does with a map of type BPF_MAP_TYPE_LPM_TRIE: of the
 // entries whose prefix the key has, it takes the longest.
 func matchOf(spec *ebpf.MapSpec, addr netip.Addr) (value uint8, found bool) {
 	key, longest := addr.As16(), -1

@@ -116,17 +116,13 @@ preempted in it; how often it did is said.
 
 In tracepoint mode, which kernels without kprobes leave, an attempt begins for the
 tool when the kernel has found the way to the destination, so its latency lacks what
-came before. Without --outcome those that fail before that are not seen; with it they are,
-but not how long they took. With -L a row comes when the call returns, since the
-port is chosen within it.
+came before. Without --outcome those that fail before that are not seen; with it
+they are, but not how long they took. With -L a row comes when the call returns,
+since the port is chosen within it.
 
 A connection by TCP Fast Open that is put off until there is data to send
 (TCP_FASTOPEN_CONNECT) begins with the call, so its latency contains the
 time the program took to send.
-
-A name that was looked up before the tool began, in a cache, or over TLS or HTTPS is
-not seen. A name is kept as long as its answer's TTL says, and for 2 seconds at
-least.
 
 With --saddr, attempts that failed before a local address was chosen are not shown.
 
@@ -134,8 +130,7 @@ In MPTCP the rows are those of the paths: what the program sees is the first of
 them.
 
 Names come from DNS messages on port 53 (UDP and TCP) that pass a socket of this
-machine, whoever asks: the tool looks nothing up. The name is that of the newest
-answer with the address before the connect, be it another program's: many names share
+machine, whoever asks. The name is that of the newest answer with the address before the connect, be it another program's: many names share
 the addresses of a large host. It is kept as long as the answer may be, but 2
 seconds at least, and of 4,096 addresses. None is seen of DNS over TLS or HTTPS, of
 /etc/hosts, of multicast DNS, of what a cache gives without a DNS message (nscd,

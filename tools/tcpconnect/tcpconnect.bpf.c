@@ -83,7 +83,7 @@ enum mark {
 /* No padding. It is kept while the attempt is under way, and sent at its end. */
 struct attempt {
 	__u32 kind;
-	__s32 error; /* errno, positive; of a failure, 0 if it is not known */
+	__s32 error;	  /* errno, positive; of a failure, 0 if it is not known */
 	__u64 time_ns;	  /* since boot, of the beginning */
 	__u64 latency_ns; /* till the result */
 	__u64 cgroup_id;
@@ -277,7 +277,8 @@ static __always_inline void identify(struct attempt *a, __u64 time_ns, const boo
 		a->uid = bpf_get_current_uid_gid();
 		bpf_get_current_comm(a->comm, sizeof(a->comm));
 	}
-	if (flags & PF_IO_WORKER) { /* it is named for its work; the process's name is its leader's */
+	if (flags &
+	    PF_IO_WORKER) { /* it is named for its work; the process's name is its leader's */
 		a->via = VIA_IO_URING;
 		BPF_CORE_READ_STR_INTO(&a->comm, task, group_leader, comm);
 	} else if (flags & PF_KTHREAD) {
@@ -345,11 +346,11 @@ static __always_inline bool locate_early(struct attempt *a, const struct sock *s
 	long err;
 
 	/* Of the address, as much as its family has: what is behind may not be readable. */
-	err = user ? bpf_probe_read_user(&to, sizeof(*to4), addr)
-		   : bpf_probe_read_kernel(&to, sizeof(*to4), addr);
+	err = user ? bpf_probe_read_user(&to, sizeof(*to4), addr) :
+		     bpf_probe_read_kernel(&to, sizeof(*to4), addr);
 	if (!err && to.sin6_family == AF_INET6)
-		err = user ? bpf_probe_read_user(&to, sizeof(to), addr)
-			   : bpf_probe_read_kernel(&to, sizeof(to), addr);
+		err = user ? bpf_probe_read_user(&to, sizeof(to), addr) :
+			     bpf_probe_read_kernel(&to, sizeof(to), addr);
 	if (err || (to.sin6_family != AF_INET && to.sin6_family != AF_INET6))
 		return false;
 	a->netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
@@ -550,26 +551,26 @@ static __always_inline int call_ends_kept(struct sock *sk, __s32 ret, const bool
 	return call_ends(known ? sk : c.sk, c.addr, c.time_ns, ret, known);
 }
 
-#define CONNECT_HOOKS(name, fn, family)                                              \
-	SEC("fentry/" fn)                                                            \
-	int BPF_PROG(name##_fentry, struct sock *sk, void *addr, int len)            \
-	{                                                                            \
-		return INNER(sk, family) ? 0 : call_begins(sk, addr, false);         \
-	}                                                                            \
-	SEC("fexit/" fn)                                                             \
-	int BPF_PROG(name##_fexit, struct sock *sk, void *addr, int len, int ret)    \
-	{                                                                            \
-		return INNER(sk, family) ? 0 : call_ends_kept(sk, ret, true);        \
-	}                                                                            \
-	SEC("kprobe/" fn)                                                            \
-	int BPF_KPROBE(name##_kprobe, struct sock *sk, void *addr)                   \
-	{                                                                            \
-		return INNER(sk, family) ? 0 : call_begins(sk, addr, true);          \
-	}                                                                            \
-	SEC("kretprobe/" fn)                                                         \
-	int BPF_KRETPROBE(name##_kretprobe, int ret)                                 \
-	{                                                                            \
-		return call_ends_kept(NULL, ret, false);                             \
+#define CONNECT_HOOKS(name, fn, family)                                           \
+	SEC("fentry/" fn)                                                         \
+	int BPF_PROG(name##_fentry, struct sock *sk, void *addr, int len)         \
+	{                                                                         \
+		return INNER(sk, family) ? 0 : call_begins(sk, addr, false);      \
+	}                                                                         \
+	SEC("fexit/" fn)                                                          \
+	int BPF_PROG(name##_fexit, struct sock *sk, void *addr, int len, int ret) \
+	{                                                                         \
+		return INNER(sk, family) ? 0 : call_ends_kept(sk, ret, true);     \
+	}                                                                         \
+	SEC("kprobe/" fn)                                                         \
+	int BPF_KPROBE(name##_kprobe, struct sock *sk, void *addr)                \
+	{                                                                         \
+		return INNER(sk, family) ? 0 : call_begins(sk, addr, true);       \
+	}                                                                         \
+	SEC("kretprobe/" fn)                                                      \
+	int BPF_KRETPROBE(name##_kretprobe, int ret)                              \
+	{                                                                         \
+		return call_ends_kept(NULL, ret, false);                          \
 	}
 
 CONNECT_HOOKS(connect4, "tcp_v4_connect", AF_INET)
@@ -644,22 +645,23 @@ static __always_inline int state_changes(const struct sock *sk, int from, int to
 		if ((want_outcome || want_lport || want_guard) && to != TCP_SYN_RECV &&
 		    FIELD_OF(sk, sk_protocol, known) == IPPROTO_TCP)
 			return attempt_ends(sk, to, known);
-	} else if (begins && to == TCP_SYN_SENT && FIELD_OF(sk, sk_protocol, known) == IPPROTO_TCP) {
+	} else if (begins && to == TCP_SYN_SENT &&
+		   FIELD_OF(sk, sk_protocol, known) == IPPROTO_TCP) {
 		return attempt_begins(sk, known);
 	}
 	return 0;
 }
 
-#define STATE_HOOKS(name, begins)                                                        \
-	SEC("tp_btf/inet_sock_set_state")                                                \
-	int BPF_PROG(name##_tp, const struct sock *sk, int from, int to)                 \
-	{                                                                                \
-		return state_changes(sk, from, to, begins, true);                        \
-	}                                                                                \
-	SEC("raw_tp/inet_sock_set_state")                                                \
-	int BPF_PROG(name##_raw, const struct sock *sk, int from, int to)                \
-	{                                                                                \
-		return state_changes(sk, from, to, begins, false);                       \
+#define STATE_HOOKS(name, begins)                                         \
+	SEC("tp_btf/inet_sock_set_state")                                 \
+	int BPF_PROG(name##_tp, const struct sock *sk, int from, int to)  \
+	{                                                                 \
+		return state_changes(sk, from, to, begins, true);         \
+	}                                                                 \
+	SEC("raw_tp/inet_sock_set_state")                                 \
+	int BPF_PROG(name##_raw, const struct sock *sk, int from, int to) \
+	{                                                                 \
+		return state_changes(sk, from, to, begins, false);        \
 	}
 
 STATE_HOOKS(state, true)
@@ -706,8 +708,7 @@ static __always_inline bool refuses(const struct sock *sk, __s32 error)
 	case EAFNOSUPPORT:
 	case EISCONN:
 	case EALREADY:
-	case EINPROGRESS:
-		return false;
+	case EINPROGRESS: return false;
 	}
 	if (only_background(error) || (error >= ERESTARTSYS && error < ERESTARTSYS + 5) ||
 	    BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_CLOSE)
@@ -817,8 +818,7 @@ static __always_inline int syscall_ends(const struct pt_regs *regs, __s32 ret, c
 		return 0;
 	args = syscall_arguments(regs, compat, known);
 	switch (kind) {
-	case CALL_CONNECT:
-		break;
+	case CALL_CONNECT: break;
 	case CALL_SOCKETCALL:
 		if (args.a[0] != SYS_CONNECT ||
 		    bpf_probe_read_user(words, sizeof(words), (void *)args.a[1]))
@@ -838,8 +838,7 @@ static __always_inline int syscall_ends(const struct pt_regs *regs, __s32 ret, c
 			return 0;
 		args.a[1] = words[0] | (__u64)words[1] << 32;
 		break;
-	default:
-		return 0;
+	default: return 0;
 	}
 	return connect_fails(args.a[0], (void *)args.a[1], ret,
 			     kind == CALL_SENDTO || kind == CALL_SENDMSG);

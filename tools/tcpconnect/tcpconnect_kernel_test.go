@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -212,8 +213,11 @@ func await(fd int) error {
 // connector is a child that connects to an address so many times, and answers with the
 // errors that it got, each once.
 var connector = livetest.Role("connector", func(args []string) string {
-	to, n := netip.MustParseAddrPort(args[0]), 0
-	fmt.Sscan(args[1], &n)
+	to := netip.MustParseAddrPort(args[0])
+	n, err := strconv.Atoi(args[1])
+	if err != nil {
+		return err.Error()
+	}
 	var answers []string
 	for range n {
 		answer := "ok"
