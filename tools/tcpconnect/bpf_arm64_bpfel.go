@@ -162,6 +162,7 @@ const (
 	bpfVarWantGuard          = "want_guard"
 	bpfVarWantLport          = "want_lport"
 	bpfVarWantOutcome        = "want_outcome"
+	bpfVarWantTime           = "want_time"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -282,6 +283,7 @@ type bpfVariableSpecs struct {
 	WantGuard         *ebpf.VariableSpec `ebpf:"want_guard"`
 	WantLport         *ebpf.VariableSpec `ebpf:"want_lport"`
 	WantOutcome       *ebpf.VariableSpec `ebpf:"want_outcome"`
+	WantTime          *ebpf.VariableSpec `ebpf:"want_time"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -370,6 +372,7 @@ type bpfVariables struct {
 	WantGuard         *ebpf.Variable `ebpf:"want_guard"`
 	WantLport         *ebpf.Variable `ebpf:"want_lport"`
 	WantOutcome       *ebpf.Variable `ebpf:"want_outcome"`
+	WantTime          *ebpf.Variable `ebpf:"want_time"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.

@@ -146,6 +146,7 @@ func (o *options) prepare(spec *ebpf.CollectionSpec) error {
 	}{
 		{bpfVarWantOutcome, o.outcome},
 		{bpfVarWantLport, o.lport},
+		{bpfVarWantTime, o.timestamp || o.outcome || o.named()},
 		{bpfVarFilterFailed, o.failed},
 		{bpfVarFilterLatencyNs, uint64(o.minLatency)},
 		{bpfVarFilterFamily, o.family()},

@@ -97,6 +97,7 @@ struct attempt {
 
 const volatile bool want_outcome = false; /* a row tells how the attempt ended, and is sent then */
 const volatile bool want_lport = false;	  /* no row without the local port */
+const volatile bool want_time = false;	  /* it is asked when an attempt began */
 const volatile bool want_guard = false;	  /* a change of state may be seen several times */
 const volatile bool filter_failed = false;
 const volatile __u64 filter_latency_ns = 0;
@@ -240,6 +241,12 @@ static __always_inline void put_ipv4(__u8 *to, __be32 addr)
 	__builtin_memset(to, 0, 10);
 	to[10] = to[11] = 0xff;
 	__builtin_memcpy(to + 12, &addr, sizeof(addr));
+}
+
+/* The time of an attempt's beginning, which is now. It is a good part of what a short program costs. */
+static __always_inline __u64 beginning(void)
+{
+	return want_time ? bpf_ktime_get_boot_ns() : 0;
 }
 
 /* Whether the current task, which is of a program, is in io_uring's system call. */
@@ -502,7 +509,7 @@ static __always_inline void fail_early(const struct sock *sk, const void *addr, 
 
 static __always_inline int call_begins(struct sock *sk, void *addr, const bool needed)
 {
-	struct call c = { .sk = sk, .addr = addr, .time_ns = bpf_ktime_get_boot_ns() };
+	struct call c = { .sk = sk, .addr = addr, .time_ns = beginning() };
 	__u64 id = bpf_get_current_pid_tgid();
 
 	if (!task_wanted())
@@ -625,7 +632,7 @@ static __always_inline int attempt_begins(const struct sock *sk, const bool know
 	const struct task_struct *task;
 	__u64 id;
 
-	if (!task_wanted() || !begin(sk, bpf_ktime_get_boot_ns(), want_guard, known))
+	if (!task_wanted() || !begin(sk, beginning(), want_guard, known))
 		return 0;
 	task = current_task(known);
 	if (FIELD_OF(task, flags, TASK_KNOWN(known)) & (PF_IO_WORKER | PF_KTHREAD))
