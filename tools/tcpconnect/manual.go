@@ -109,7 +109,18 @@ All filters work in the kernel.`,
 		{Command: "tcpconnect -c 10", Text: "Count by destination, with failures and latencies, every ten seconds"},
 		{Command: "tcpconnect --json | jq -r 'select(.retransmits > 0) | .daddr'", Text: "List where SYNs get lost"},
 	},
-	Overhead: `To be measured.`,
+	Overhead: `Measured in tracepoint mode on a virtual machine (docs/speed.md): a connect on the
+loopback interface, which with its accept and both closes takes 35 µs of CPU
+time, takes 1.3 µs more; the program in the kernel is 0.3 µs of that. Where a filter
+leaves it out it takes 0.8 µs more, and with --outcome, and what implies it, 5 µs.
+Then every other system call takes 0.1 µs longer too, in tracepoint mode.
+
+--domains and -d look at every packet that a socket sends or is sent. A byte to and
+fro on the loopback interface then takes 0.5 µs longer, of 8 µs by UDP and 13 by
+TCP.
+
+Kernel memory is 8 MiB for the ring buffer (--buffer-pages) and under 1 MiB
+besides, with --outcome under 4 MiB.`,
 	Caveats: `Losses are counted and said by cause, once a second and at the end. From Linux 7.0
 on, a kernel that preempts may skip the program on a CPU where another task was
 preempted in it; how often it did is said.
