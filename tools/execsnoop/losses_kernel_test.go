@@ -67,6 +67,44 @@ func TestKernelStorm(t *testing.T) {
 	}
 }
 
+// attached loads and attaches the kernel side alone, until the test ends.
+func attached(t *testing.T, hooks []attach.Hook, mode attach.Mode) *attach.Set {
+	t.Helper()
+	kernel, err := attach.Open("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := kernel.Open(object(t), hooks, attach.Options{Mode: mode, Ready: scratch.Fill})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(set.Close)
+	return set
+}
+
+// TestKernelCallsAreForgotten has execs that work and that fail, from first threads
+// and from others, and then no call may be left of those that have begun.
+func TestKernelCallsAreForgotten(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode string) {
+		set := attached(t, hooks(true, false), attach.Mode(mode))
+		s := newStage(t)
+		path := leaf(s, "leaf")
+		first := s.program("first", livetest.Thread(
+			livetest.Call(unix.SYS_EXECVE, "missing", nil, nil), livetest.Call(unix.SYS_EXECVE, path, nil, nil)))
+		for range times {
+			s.run(0, nil, []string{first})
+		}
+		var id, regs uint64
+		left := 0
+		for calls := set.Maps["calls"].Iterate(); calls.Next(&id, &regs); left++ {
+			t.Logf("left of process %d: a call of thread %d", id>>32, uint32(id))
+		}
+		if left > 0 && set.Missed() == 0 {
+			t.Errorf("%d calls that have ended are remembered", left)
+		}
+	})
+}
+
 // TestKernelSpares looks at what the kernel side sends, before what came twice is
 // dropped: with all spares at work, it is each exec and each end once.
 func TestKernelSpares(t *testing.T) {
@@ -76,15 +114,7 @@ func TestKernelSpares(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer counting.Close()
-	kernel, err := attach.Open("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	set, err := kernel.Open(object(t), hooks(false, true), attach.Options{Mode: attach.Auto, Ready: scratch.Fill})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer set.Close()
+	set := attached(t, hooks(false, true), attach.Auto)
 	spares := set.Results[0].Spares // where the kernel can preempt these programs
 	reader, err := events.NewReader(set.Collection)
 	if err != nil {
