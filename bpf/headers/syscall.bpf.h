@@ -87,15 +87,18 @@ static __always_inline struct syscall_args syscall_arguments(const struct pt_reg
 	return args;
 }
 
+/* Whether the kernel has BTF of its own; package attach says so. Without, it refuses what returns its types. */
+const volatile bool kernel_has_btf = true;
+
 /*
  * The registers with which the current task came into the kernel. bpf_task_pt_regs() came in 5.15; until
- * then they stand at the very end of a stack of 16 KiB.
+ * then, and where it can't be had, they are taken to stand at the very end of a stack of 16 KiB.
  */
 static __always_inline const struct pt_regs *current_regs(void)
 {
 	struct task_struct *task;
 
-	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
+	if (kernel_has_btf && bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
 		return (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
 	task = (void *)bpf_get_current_task();
 	return BPF_CORE_READ(task, stack) + 16 * 1024 - bpf_core_type_size(struct pt_regs);

@@ -175,6 +175,7 @@ const (
 	bpfVarFilterTid            = "filter_tid"
 	bpfVarFilterUid            = "filter_uid"
 	bpfVarFilterUidValue       = "filter_uid_value"
+	bpfVarKernelHasBtf         = "kernel_has_btf"
 	bpfVarMaxBytes             = "max_bytes"
 	bpfVarPathHostMntns        = "path_host_mntns"
 	bpfVarPathRootHost         = "path_root_host"
@@ -295,6 +296,7 @@ type bpfVariableSpecs struct {
 	FilterTid         *ebpf.VariableSpec `ebpf:"filter_tid"`
 	FilterUid         *ebpf.VariableSpec `ebpf:"filter_uid"`
 	FilterUidValue    *ebpf.VariableSpec `ebpf:"filter_uid_value"`
+	KernelHasBtf      *ebpf.VariableSpec `ebpf:"kernel_has_btf"`
 	MaxBytes          *ebpf.VariableSpec `ebpf:"max_bytes"`
 	PathHostMntns     *ebpf.VariableSpec `ebpf:"path_host_mntns"`
 	PathRootHost      *ebpf.VariableSpec `ebpf:"path_root_host"`
@@ -375,6 +377,7 @@ type bpfVariables struct {
 	FilterTid         *ebpf.Variable `ebpf:"filter_tid"`
 	FilterUid         *ebpf.Variable `ebpf:"filter_uid"`
 	FilterUidValue    *ebpf.Variable `ebpf:"filter_uid_value"`
+	KernelHasBtf      *ebpf.Variable `ebpf:"kernel_has_btf"`
 	MaxBytes          *ebpf.Variable `ebpf:"max_bytes"`
 	PathHostMntns     *ebpf.Variable `ebpf:"path_host_mntns"`
 	PathRootHost      *ebpf.Variable `ebpf:"path_root_host"`

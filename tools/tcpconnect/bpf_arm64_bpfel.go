@@ -155,6 +155,7 @@ const (
 	bpfVarFilterTid          = "filter_tid"
 	bpfVarFilterUid          = "filter_uid"
 	bpfVarFilterUidValue     = "filter_uid_value"
+	bpfVarKernelHasBtf       = "kernel_has_btf"
 	bpfVarPidNamespaceInode  = "pid_namespace_inode"
 	bpfVarPrototypes         = "prototypes"
 	bpfVarRingWakeupShift    = "ring_wakeup_shift"
@@ -276,6 +277,7 @@ type bpfVariableSpecs struct {
 	FilterTid         *ebpf.VariableSpec `ebpf:"filter_tid"`
 	FilterUid         *ebpf.VariableSpec `ebpf:"filter_uid"`
 	FilterUidValue    *ebpf.VariableSpec `ebpf:"filter_uid_value"`
+	KernelHasBtf      *ebpf.VariableSpec `ebpf:"kernel_has_btf"`
 	PidNamespaceInode *ebpf.VariableSpec `ebpf:"pid_namespace_inode"`
 	Prototypes        *ebpf.VariableSpec `ebpf:"prototypes"`
 	RingWakeupShift   *ebpf.VariableSpec `ebpf:"ring_wakeup_shift"`
@@ -365,6 +367,7 @@ type bpfVariables struct {
 	FilterTid         *ebpf.Variable `ebpf:"filter_tid"`
 	FilterUid         *ebpf.Variable `ebpf:"filter_uid"`
 	FilterUidValue    *ebpf.Variable `ebpf:"filter_uid_value"`
+	KernelHasBtf      *ebpf.Variable `ebpf:"kernel_has_btf"`
 	PidNamespaceInode *ebpf.Variable `ebpf:"pid_namespace_inode"`
 	Prototypes        *ebpf.Variable `ebpf:"prototypes"`
 	RingWakeupShift   *ebpf.Variable `ebpf:"ring_wakeup_shift"`

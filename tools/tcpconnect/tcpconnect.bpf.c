@@ -258,7 +258,10 @@ static __always_inline bool in_io_uring(const struct task_struct *task, const bo
 	return current_syscall(known) == NR_IO_URING_ENTER;
 }
 
-/* Who makes an attempt, and when it began. Call it in the caller's context. */
+/*
+ * Who makes an attempt, and when it began. Call it in the caller's context. What only rows with results
+ * show is left out of others.
+ */
 static __always_inline void identify(struct attempt *a, __u64 time_ns, const bool known)
 {
 	const struct task_struct *task = current_task(known);
@@ -268,7 +271,7 @@ static __always_inline void identify(struct attempt *a, __u64 time_ns, const boo
 	a->error = 0;
 	a->time_ns = time_ns;
 	a->latency_ns = 0;
-	a->cgroup_id = bpf_get_current_cgroup_id();
+	a->cgroup_id = want_outcome ? bpf_get_current_cgroup_id() : 0;
 	a->pid = current_pid();
 	a->tid = current_tid();
 	a->retransmits = 0;
@@ -290,7 +293,7 @@ static __always_inline void identify(struct attempt *a, __u64 time_ns, const boo
 		BPF_CORE_READ_STR_INTO(&a->comm, task, group_leader, comm);
 	} else if (flags & PF_KTHREAD) {
 		a->via = VIA_KERNEL;
-	} else {
+	} else if (want_outcome) {
 		if (in_compat_syscall(known))
 			a->marks |= MARK_COMPAT;
 		if (in_io_uring(task, known))
@@ -326,7 +329,7 @@ static __always_inline void tell_kind(struct attempt *a, const struct tcp_sock *
 /* What there is to know of a socket: after the kernel has chosen its addresses. */
 static __always_inline void locate(struct attempt *a, const struct sock *sk, const bool known)
 {
-	const struct tcp_sock *tp = tcp_of(sk, known);
+	const struct tcp_sock *tp;
 
 	a->netns = known ? sk->__sk_common.skc_net.net->ns.inum :
 			   BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
@@ -340,6 +343,9 @@ static __always_inline void locate(struct attempt *a, const struct sock *sk, con
 		put_ipv4(a->saddr, FIELD_OF(sk, __sk_common.skc_rcv_saddr, known));
 		put_ipv4(a->daddr, FIELD_OF(sk, __sk_common.skc_daddr, known));
 	}
+	if (!want_outcome)
+		return;
+	tp = tcp_of(sk, known);
 	a->retransmits = tp ? FIELD_OF(tp, total_retrans, known) : 0;
 	tell_kind(a, tp, known);
 }

@@ -135,6 +135,10 @@ type Options struct {
 	Ready func(*ebpf.Collection) error
 }
 
+// hasBTF is the variable of syscall.bpf.h that is false where the kernel has no types of
+// its own.
+const hasBTF = "kernel_has_btf"
+
 // Open finds a way for every hook, loads the programs and attaches them; all or
 // nothing. spec is changed: what is not needed is taken out of it. The error is
 // a [diagnose.Refusal] if this kernel or these privileges are in the way.
@@ -142,6 +146,11 @@ func (k *Kernel) Open(spec *ebpf.CollectionSpec, hooks []Hook, opts Options) (*S
 	results, err := k.Plan(spec, hooks, opts.Mode)
 	if err != nil {
 		return nil, err
+	}
+	if v := spec.Variables[hasBTF]; v != nil && !k.native {
+		if err := v.Set(false); err != nil {
+			return nil, fmt.Errorf("set %s: %w", hasBTF, err)
+		}
 	}
 	prune(spec, results)
 	addSpares(spec, results)

@@ -97,12 +97,16 @@ func snapshot() (Loaded, error) {
 		}
 		loaded[fmt.Sprintf("map %d (%s)", id, name)] = true
 	}
-	var links link.Iterator
-	defer links.Close()
-	for links.Next() {
-		loaded[fmt.Sprintf("link %d", links.ID)] = true
-	}
-	if err := links.Err(); err != nil {
+	// A link that is just being made can't be asked for.
+	err := retry(time.Second, func() error {
+		var links link.Iterator
+		defer links.Close()
+		for links.Next() {
+			loaded[fmt.Sprintf("link %d", links.ID)] = true
+		}
+		return links.Err()
+	})
+	if err != nil {
 		return nil, fmt.Errorf("list BPF links: %w", err)
 	}
 	files, err := OpenFiles(os.Getpid())
