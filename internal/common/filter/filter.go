@@ -47,10 +47,11 @@ type Filter struct {
 }
 
 // Flags defines the flags that every tool has: --cgroup, --cgroupmap, --mntnsmap
-// and --follow. The others have letters that differ from tool to tool.
-func Flags(fs *pflag.FlagSet) *Filter {
+// and --follow. The others have letters that differ from tool to tool; cgroup is the
+// letter of --cgroup, or "".
+func Flags(fs *pflag.FlagSet, cgroup string) *Filter {
 	f := &Filter{fs: fs}
-	fs.StringArrayVar(&f.cgroups, "cgroup", nil, "only tasks in this cgroup v2 `PATH|ID` and below (repeatable)")
+	fs.StringArrayVarP(&f.cgroups, "cgroup", cgroup, nil, "only tasks in this cgroup v2 `PATH|ID` and below (repeatable)")
 	fs.StringVar(&f.cgroupMap, "cgroupmap", "", "only tasks whose cgroup is in this pinned BPF `MAP`")
 	fs.StringVar(&f.mntnsMap, "mntnsmap", "", "only tasks whose mount namespace is in this pinned BPF `MAP`")
 	fs.BoolVar(&f.Follow, "follow", false, "with a process picked, also all that it starts from now on")
