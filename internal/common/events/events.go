@@ -121,12 +121,12 @@ func wait(ctx context.Context, drained func() error) error {
 	ticks := time.NewTicker(longestDrain)
 	defer ticks.Stop()
 	for ctx.Err() == nil {
+		if err := drained(); err != nil {
+			return err
+		}
 		select {
 		case <-ticks.C:
 		case <-ctx.Done():
-		}
-		if err := drained(); err != nil {
-			return err
 		}
 	}
 	return nil

@@ -93,6 +93,13 @@ func (f *Filter) TID() uint32 { return f.tid }
 // Picks reports whether single processes are picked, with -p or by a command.
 func (f *Filter) Picks() bool { return len(f.PIDs) > 0 }
 
+// PicksTasks reports whether any filter looks at the task at work, or will when a
+// command is picked.
+func (f *Filter) PicksTasks() bool {
+	return f.Picks() || f.tid != 0 || f.fs.Changed("uid") || f.commFlag != nil && f.commFlag.Changed ||
+		len(f.cgroups) > 0 || f.cgroupMap != "" || f.mntnsMap != ""
+}
+
 // Hooks are what keeps the picked processes up to date, if any are: one that ends
 // leaves them, so that another which gets its number is not taken for it. exits
 // says that the tool sees to the ends itself.
