@@ -52,7 +52,7 @@ struct {
 } histograms SEC(".maps");
 
 /*
- * The bucket of a number: up to 31 each has its own. The Go function bucketOf is the same. A global
+ * The bucket of a number: up to 31 each has its own. The Go function BucketOf is the same. A global
  * function, so that the verifier goes through its branches once.
  */
 __noinline __u64 histogram_bucket(__u64 n)

@@ -30,6 +30,27 @@ type Counts struct {
 // the bucket before.
 type Bucket struct{ Le, Count uint64 }
 
+// Of counts latencies, in nanoseconds, as the kernel side does.
+func Of(unit Unit, latencies ...uint64) Counts {
+	var cpu perCPU
+	for _, ns := range latencies {
+		unit.count(&cpu, 0, ns)
+	}
+	c := Counts{unit: unit}
+	c.add(&cpu)
+	return c
+}
+
+// count counts as histogram.bpf.h does, by some copy of the program.
+func (u Unit) count(cpu *perCPU, copyNumber int, ns uint64) {
+	bucket := min(int(BucketOf(ns<<u.shift/u.divisor)), liveBuckets-1)
+	cpu.Buckets[bucket]++
+	cpu.Sum += ns
+	e := &cpu.Extremes[copyNumber]
+	e.Greatest = max(e.Greatest, ns)
+	e.Least = max(e.Least, ^ns)
+}
+
 func (c *Counts) add(cpu *perCPU) {
 	count := c.Count
 	for i, n := range cpu.Buckets {

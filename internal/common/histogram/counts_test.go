@@ -9,16 +9,6 @@ import (
 	"unsafe"
 )
 
-// count counts as histogram.bpf.h does, on some CPU and by some copy of the program.
-func (u Unit) count(cpu *perCPU, copyNumber int, ns uint64) {
-	bucket := min(int(bucketOf(ns<<u.shift/u.divisor)), liveBuckets-1)
-	cpu.Buckets[bucket]++
-	cpu.Sum += ns
-	e := &cpu.Extremes[copyNumber]
-	e.Greatest = max(e.Greatest, ns)
-	e.Least = max(e.Least, ^ns)
-}
-
 // edges are numbers up to some hours that are the first or last of something.
 func edges() []uint64 {
 	var all []uint64
@@ -131,7 +121,7 @@ func TestSizes(t *testing.T) {
 	if Size != 2*unsafe.Sizeof(perCPU{}) {
 		t.Errorf("a histogram takes %d bytes, not %d", 2*unsafe.Sizeof(perCPU{}), Size)
 	}
-	if n := bucketOf(math.MaxUint64 >> 25); n != liveBuckets-1 {
+	if n := BucketOf(math.MaxUint64 >> 25); n != liveBuckets-1 {
 		t.Errorf("the bucket of 2^39-1 is %d", n)
 	}
 }

@@ -27,7 +27,7 @@ func (h *Histogram) Add(n uint64) {
 	h.Count++
 	h.Sum += n
 	h.Min, h.Max = min(h.Min, n), max(h.Max, n)
-	h.buckets[bucketOf(n)]++
+	h.buckets[BucketOf(n)]++
 }
 
 // Quantile gives a number that the share q (0 to 1) of all numbers do not exceed: the
@@ -63,8 +63,8 @@ func rankOf(q float64, count uint64) uint64 {
 	return min(rank, count)
 }
 
-// bucketOf gives the bucket of a number. Up to 31 each number has its own.
-func bucketOf(n uint64) uint16 {
+// BucketOf gives the bucket of a number. Up to 31 each number has its own.
+func BucketOf(n uint64) uint16 {
 	if n < 1<<(subBits+1) {
 		return uint16(n)
 	}
