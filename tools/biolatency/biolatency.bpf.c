@@ -148,8 +148,13 @@ struct {
 } issuers SEC(".maps");
 
 /* The requests that the programs saw last on this CPU, so that their spares need not do the same. */
+struct last {
+	__u64 id;
+	__u64 copies; /* a bit for each that has seen it */
+};
+
 struct seen {
-	__u64 issued, completed;
+	struct last started, inserted, issued, completed;
 };
 
 struct {
@@ -160,24 +165,26 @@ struct {
 } seen SEC(".maps");
 
 /*
- * Whether this is a spare of a program that has seen the request, which then is forgotten. What an
- * interrupt changes in between makes the spare do its work in vain, no more.
+ * Whether another copy of this program has seen the same. Which copy comes first is not known, and one
+ * that comes again has another event before it. Where an interrupt comes between two copies, the
+ * second does its work once more.
  */
-static __always_inline bool seen_already(__u64 *last, __u64 id, const __u64 copy)
+static __always_inline bool seen_already(struct last *last, __u64 id, const __u64 copy)
 {
-	if (!copy) {
-		*last = id;
+	__u64 bit = 1ULL << (copy & (MAX_COPIES - 1));
+
+	if (last->id != id || (last->copies & bit)) {
+		last->id = id;
+		last->copies = bit;
 		return false;
 	}
-	if (*last != id)
-		return false;
-	*last = 0;
+	last->copies |= bit;
 	return true;
 }
 
 /*
- * A spare that finds what was noted as shortly ago as this leaves it as it is: the program that it is
- * a spare of did see the request, and an interrupt came between them.
+ * A request that was issued as shortly ago as this has not been issued again: another copy of the
+ * program has seen it, and an interrupt came between.
  */
 #define SHORTLY_NS 1000000
 
@@ -295,6 +302,7 @@ static __always_inline bool classify(const struct request *rq, __u32 *slot)
 	return slot_of(&key, disk, slot);
 }
 
+/* Notes a request, in the place of what there is if that is not to be kept. */
 static __always_inline void begin(const struct request *rq, __u64 id, struct start *s)
 {
 	if (!classify(rq, &s->slot)) {
@@ -306,22 +314,20 @@ static __always_inline void begin(const struct request *rq, __u64 id, struct sta
 		count_lost(LOST_REQUESTS_FULL);
 }
 
-/* A request is made, or put into a queue. */
-static __always_inline int made(const struct request *rq, bool started)
+/* A request is made (started), or put into a queue. */
+static __always_inline int made(const struct request *rq, const bool started)
 {
-	const __u64 copy = copy_number();
-	__u64 id = (__u64)rq, now = bpf_ktime_get_ns();
-	struct start new = { .made_ns = now };
-	struct start *old = bpf_map_lookup_elem(&starts, &id);
+	__u64 id = (__u64)rq;
+	struct start new = {}, *old;
+	struct seen *here = seen_here();
 
-	if (old && !old->issue_ns) {
-		if (old->requeued)
-			return 0;
-		if (has_io_start && !started) /* it was seen as it was made */
-			return 0;
-		if (copy && now - old->made_ns < SHORTLY_NS)
-			return 0;
-	}
+	if (!here || seen_already(started ? &here->started : &here->inserted, id, copy_number()))
+		return 0;
+	old = bpf_map_lookup_elem(&starts, &id);
+	/* It is in its queue again, or was seen as it was made. */
+	if (old && !old->issue_ns && (old->requeued || (has_io_start && !started)))
+		return 0;
+	new.made_ns = bpf_ktime_get_ns();
 	begin(rq, id, &new);
 	return 0;
 }
@@ -329,19 +335,17 @@ static __always_inline int made(const struct request *rq, bool started)
 /* A request goes to the device. */
 static __always_inline int issued(const struct request *rq)
 {
-	const __u64 copy = copy_number();
 	__u64 id = (__u64)rq, now;
-	struct start new = {}, *old = NULL;
+	struct start new = {}, *old;
 	struct seen *here = seen_here();
 
-	if (!here || seen_already(&here->issued, id, copy))
+	if (!here || seen_already(&here->issued, id, copy_number()))
 		return 0;
 	now = bpf_ktime_get_ns();
-	if (want_queue || copy)
-		old = bpf_map_lookup_elem(&starts, &id);
-	if (old && copy && old->issue_ns && now - old->issue_ns < SHORTLY_NS)
+	old = bpf_map_lookup_elem(&starts, &id);
+	if (old && old->issue_ns && now - old->issue_ns < SHORTLY_NS)
 		return 0;
-	if (want_queue && old && !old->issue_ns) {
+	if (old && !old->issue_ns) {
 		if (!old->requeued)
 			old->wait_ns = now - old->made_ns;
 		old->issue_ns = now;
