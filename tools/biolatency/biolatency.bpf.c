@@ -52,6 +52,7 @@ const volatile bool want_issuer = false; /* block_bio_queue is hooked */
 const volatile bool by_disk = false, by_op = false, by_cgroup = false, by_comm = false;
 const volatile __u32 op_mask = 0xffffffff; /* the flags that are told apart */
 const volatile bool filter_issuer = false;
+const volatile bool filter_charged = false; /* data written back for a cgroup are wanted too */
 const volatile bool filter_disk = false;
 const volatile __u32 filter_dev = 0;
 
@@ -95,7 +96,8 @@ struct start {
 	__u64 issue_ns; /* 0 while it waits */
 	__u64 wait_ns;	/* till its first issue */
 	__u32 slot;	/* what it is counted by */
-	__u32 requeued;
+	__u16 issues;	/* 1 if it was issued before */
+	__u16 requeued;
 };
 
 struct {
@@ -146,6 +148,16 @@ struct {
 	__type(key, __u64);
 	__type(value, struct issuer);
 } issuers SEC(".maps");
+
+/* The cgroups asked for, by id, if nothing else is asked of the tasks. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 64);
+	__type(key, __u64);
+	__type(value, __u8);
+} charged_cgroups SEC(".maps");
+
+#define CGROUP_LEVELS 16 /* below the root, and more than anybody nests */
 
 /* The requests that the programs saw last on this CPU, so that their spares need not do the same. */
 struct last {
@@ -346,12 +358,14 @@ static __always_inline int issued(const struct request *rq)
 	if (old && old->issue_ns && now - old->issue_ns < SHORTLY_NS)
 		return 0;
 	if (old && !old->issue_ns) {
-		if (!old->requeued)
+		if (!old->issues)
 			old->wait_ns = now - old->made_ns;
+		old->issues = 1;
 		old->issue_ns = now;
 		return 0;
 	}
 	new.made_ns = new.issue_ns = now;
+	new.issues = 1;
 	begin(rq, id, &new);
 	return 0;
 }
@@ -441,13 +455,35 @@ static __always_inline int completed(const struct request *rq, __u64 status, __u
 	return 0;
 }
 
+/* Whether a bio is charged to one of the cgroups asked for, or one below. */
+static __always_inline bool bio_in_cgroups(const struct bio *bio)
+{
+	struct cgroup_subsys_state *css;
+	struct blkcg *blkcg;
+	__u64 id;
+
+	if (!bpf_core_field_exists(bio->bi_blkg))
+		return false;
+	blkcg = BPF_CORE_READ(bio, bi_blkg, blkcg);
+	if (!blkcg)
+		return false;
+	css = (void *)blkcg + bpf_core_field_offset(struct blkcg, css);
+	for (int level = 0; level < CGROUP_LEVELS && css; level++) {
+		id = BPF_CORE_READ(css, cgroup, kn, id);
+		if (bpf_map_lookup_elem(&charged_cgroups, &id))
+			return true;
+		css = BPF_CORE_READ(css, parent);
+	}
+	return false;
+}
+
 /* A task, in whose context this is, issues a bio. */
 static __always_inline int bio_queued(const struct bio *bio)
 {
 	__u64 id = (__u64)bio;
 	struct issuer who = {};
 
-	if (filter_issuer && !task_wanted()) {
+	if (filter_issuer && !task_wanted() && !(filter_charged && bio_in_cgroups(bio))) {
 		bpf_map_delete_elem(&issuers, &id); /* it may be an old one, used again */
 		return 0;
 	}

@@ -399,6 +399,38 @@ func TestKernelIssuer(t *testing.T) {
 	})
 }
 
+// TestKernelWriteback has data written back for a cgroup, which no task of it does.
+func TestKernelWriteback(t *testing.T) {
+	livetest.Need(t)
+	disk := newDisk(t, "memory_backed=1")
+	cgroup := livetest.Cgroup(t)
+	if err := os.WriteFile(filepath.Join(filepath.Dir(cgroup.Path), "cgroup.subtree_control"), []byte("+io +memory"), 0); err != nil {
+		t.Fatalf("turn on the controllers io and memory: %v", err)
+	}
+	child := livetest.Child(t, writer, disk.path())
+	cgroup.Enter(child.Pid())
+	livetest.Attempts(t, func(a *livetest.Attempt) {
+		other := livetest.Cgroup(t)
+		in, out := livetest.Start(t, "-j", "--by", "cgroup,op", "-c", cgroup.Path), livetest.Start(t, "-j", "-c", other.Path)
+		in.Ready()
+		out.Ready()
+		if answer := child.Do(); answer != "written" {
+			t.Fatal(answer)
+		}
+		unix.Sync()
+		res, none := in.Stop(), out.Stop()
+		a.Lost(res)
+		all, _ := histograms(t, res)
+		n := counted(all, func(o object) string { return fmt.Sprint(o.Op, " ", o.CgroupID) })
+		if write := fmt.Sprint("write ", cgroup.ID); n[write] == 0 || len(n) != 1 {
+			a.Errorf("requests %v, and none of %q", n, write)
+		}
+		if all, _ := histograms(t, none); len(all) > 0 {
+			a.Errorf("requests of a cgroup that made none: %+v", all)
+		}
+	})
+}
+
 // TestKernelCommand counts the requests of a command.
 func TestKernelCommand(t *testing.T) {
 	livetest.Need(t)

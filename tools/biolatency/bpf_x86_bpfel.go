@@ -47,6 +47,7 @@ const (
 const (
 	bpfMapCgroupMap         = "cgroup_map"
 	bpfMapCgroups           = "cgroups"
+	bpfMapChargedCgroups    = "charged_cgroups"
 	bpfMapEvents            = "events"
 	bpfMapFailures          = "failures"
 	bpfMapFreeSlots         = "free_slots"
@@ -85,6 +86,7 @@ const (
 	bpfVarByOp              = "by_op"
 	bpfVarFilterCgroupMap   = "filter_cgroup_map"
 	bpfVarFilterCgroups     = "filter_cgroups"
+	bpfVarFilterCharged     = "filter_charged"
 	bpfVarFilterComm        = "filter_comm"
 	bpfVarFilterCommMask    = "filter_comm_mask"
 	bpfVarFilterCommText    = "filter_comm_text"
@@ -179,20 +181,21 @@ type bpfProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
-	CgroupMap  *ebpf.MapSpec `ebpf:"cgroup_map"`
-	Cgroups    *ebpf.MapSpec `ebpf:"cgroups"`
-	Events     *ebpf.MapSpec `ebpf:"events"`
-	Failures   *ebpf.MapSpec `ebpf:"failures"`
-	FreeSlots  *ebpf.MapSpec `ebpf:"free_slots"`
-	Histograms *ebpf.MapSpec `ebpf:"histograms"`
-	Issuers    *ebpf.MapSpec `ebpf:"issuers"`
-	Lost       *ebpf.MapSpec `ebpf:"lost"`
-	MntnsMap   *ebpf.MapSpec `ebpf:"mntns_map"`
-	Pids       *ebpf.MapSpec `ebpf:"pids"`
-	Seen       *ebpf.MapSpec `ebpf:"seen"`
-	SlotDisks  *ebpf.MapSpec `ebpf:"slot_disks"`
-	Slots      *ebpf.MapSpec `ebpf:"slots"`
-	Starts     *ebpf.MapSpec `ebpf:"starts"`
+	CgroupMap      *ebpf.MapSpec `ebpf:"cgroup_map"`
+	Cgroups        *ebpf.MapSpec `ebpf:"cgroups"`
+	ChargedCgroups *ebpf.MapSpec `ebpf:"charged_cgroups"`
+	Events         *ebpf.MapSpec `ebpf:"events"`
+	Failures       *ebpf.MapSpec `ebpf:"failures"`
+	FreeSlots      *ebpf.MapSpec `ebpf:"free_slots"`
+	Histograms     *ebpf.MapSpec `ebpf:"histograms"`
+	Issuers        *ebpf.MapSpec `ebpf:"issuers"`
+	Lost           *ebpf.MapSpec `ebpf:"lost"`
+	MntnsMap       *ebpf.MapSpec `ebpf:"mntns_map"`
+	Pids           *ebpf.MapSpec `ebpf:"pids"`
+	Seen           *ebpf.MapSpec `ebpf:"seen"`
+	SlotDisks      *ebpf.MapSpec `ebpf:"slot_disks"`
+	Slots          *ebpf.MapSpec `ebpf:"slots"`
+	Starts         *ebpf.MapSpec `ebpf:"starts"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
@@ -206,6 +209,7 @@ type bpfVariableSpecs struct {
 	ByOp              *ebpf.VariableSpec `ebpf:"by_op"`
 	FilterCgroupMap   *ebpf.VariableSpec `ebpf:"filter_cgroup_map"`
 	FilterCgroups     *ebpf.VariableSpec `ebpf:"filter_cgroups"`
+	FilterCharged     *ebpf.VariableSpec `ebpf:"filter_charged"`
 	FilterComm        *ebpf.VariableSpec `ebpf:"filter_comm"`
 	FilterCommMask    *ebpf.VariableSpec `ebpf:"filter_comm_mask"`
 	FilterCommText    *ebpf.VariableSpec `ebpf:"filter_comm_text"`
@@ -253,26 +257,28 @@ func (o *bpfObjects) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
-	CgroupMap  *ebpf.Map `ebpf:"cgroup_map"`
-	Cgroups    *ebpf.Map `ebpf:"cgroups"`
-	Events     *ebpf.Map `ebpf:"events"`
-	Failures   *ebpf.Map `ebpf:"failures"`
-	FreeSlots  *ebpf.Map `ebpf:"free_slots"`
-	Histograms *ebpf.Map `ebpf:"histograms"`
-	Issuers    *ebpf.Map `ebpf:"issuers"`
-	Lost       *ebpf.Map `ebpf:"lost"`
-	MntnsMap   *ebpf.Map `ebpf:"mntns_map"`
-	Pids       *ebpf.Map `ebpf:"pids"`
-	Seen       *ebpf.Map `ebpf:"seen"`
-	SlotDisks  *ebpf.Map `ebpf:"slot_disks"`
-	Slots      *ebpf.Map `ebpf:"slots"`
-	Starts     *ebpf.Map `ebpf:"starts"`
+	CgroupMap      *ebpf.Map `ebpf:"cgroup_map"`
+	Cgroups        *ebpf.Map `ebpf:"cgroups"`
+	ChargedCgroups *ebpf.Map `ebpf:"charged_cgroups"`
+	Events         *ebpf.Map `ebpf:"events"`
+	Failures       *ebpf.Map `ebpf:"failures"`
+	FreeSlots      *ebpf.Map `ebpf:"free_slots"`
+	Histograms     *ebpf.Map `ebpf:"histograms"`
+	Issuers        *ebpf.Map `ebpf:"issuers"`
+	Lost           *ebpf.Map `ebpf:"lost"`
+	MntnsMap       *ebpf.Map `ebpf:"mntns_map"`
+	Pids           *ebpf.Map `ebpf:"pids"`
+	Seen           *ebpf.Map `ebpf:"seen"`
+	SlotDisks      *ebpf.Map `ebpf:"slot_disks"`
+	Slots          *ebpf.Map `ebpf:"slots"`
+	Starts         *ebpf.Map `ebpf:"starts"`
 }
 
 func (m *bpfMaps) Close() error {
 	return _BpfClose(
 		m.CgroupMap,
 		m.Cgroups,
+		m.ChargedCgroups,
 		m.Events,
 		m.Failures,
 		m.FreeSlots,
@@ -299,6 +305,7 @@ type bpfVariables struct {
 	ByOp              *ebpf.Variable `ebpf:"by_op"`
 	FilterCgroupMap   *ebpf.Variable `ebpf:"filter_cgroup_map"`
 	FilterCgroups     *ebpf.Variable `ebpf:"filter_cgroups"`
+	FilterCharged     *ebpf.Variable `ebpf:"filter_charged"`
 	FilterComm        *ebpf.Variable `ebpf:"filter_comm"`
 	FilterCommMask    *ebpf.Variable `ebpf:"filter_comm_mask"`
 	FilterCommText    *ebpf.Variable `ebpf:"filter_comm_text"`

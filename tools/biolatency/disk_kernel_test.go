@@ -173,3 +173,17 @@ var reader = livetest.Role("reader", func(args []string) string {
 	}
 	return "read"
 })
+
+// writer is a child that writes a megabyte to a file, and leaves it to the kernel when
+// that gets to the disk.
+var writer = livetest.Role("writer", func(args []string) string {
+	f, err := os.OpenFile(args[0], os.O_WRONLY, 0)
+	if err != nil {
+		return err.Error()
+	}
+	defer f.Close()
+	if _, err := f.Write(make([]byte, 1<<20)); err != nil {
+		return err.Error()
+	}
+	return "written"
+})

@@ -59,10 +59,10 @@ func (o *options) issuers(command bool) bool {
 // gone. Any of the programs may be interrupted by what completes or issues another
 // request.
 func hooks(o *options, issuers bool) []attach.Hook {
-	programs := []string{"issue", "complete"}
+	programs := []string{"issue", "requeue", "complete"}
 	needs := programs
 	if o.queued || o.split {
-		needs = append(needs, "insert", "requeue")
+		needs = append(needs, "insert")
 		programs = append(needs, "merge", "io_start") // since 5.11 and 6.5
 	}
 	all := []attach.Hook{{
@@ -151,6 +151,19 @@ func (p *printer) prepare(spec *ebpf.CollectionSpec, k *attach.Kernel) error {
 	for _, t := range []string{"block_rq_insert", "block_rq_requeue", "block_rq_merge"} {
 		if n := k.Arguments(t); n >= 0 && n != k.Arguments("block_rq_issue") {
 			return fmt.Errorf("tracepoint %s is another on this kernel: %d arguments", t, n)
+		}
+	}
+	cgroups, err := p.opts.Filter.OnlyCgroups()
+	if err != nil {
+		return err
+	}
+	if len(cgroups) > 0 {
+		if err := set(spec, []constant{{bpfVarFilterCharged, true}}); err != nil {
+			return err
+		}
+		for _, id := range cgroups {
+			charged := spec.Maps[bpfMapChargedCgroups]
+			charged.Contents = append(charged.Contents, ebpf.MapKV{Key: id, Value: uint8(1)})
 		}
 	}
 	n := int(spec.Maps[bpfMapSlots].MaxEntries) * len(p.opts.phases())

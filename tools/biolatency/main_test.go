@@ -116,10 +116,10 @@ func TestHooksAndObjectAgree(t *testing.T) {
 		args   string
 		unused []string // begin the names of the programs that are for other options
 	}{
-		{"", []string{"insert", "requeue", "merge", "io_start", "bio_queue", "follow"}},
+		{"", []string{"insert", "merge", "io_start", "bio_queue", "follow"}},
 		{"-Q", []string{"bio_queue", "follow"}},
 		{"--split --by comm", []string{"follow"}},
-		{"--by cgroup -p 1 --follow", []string{"insert", "requeue", "merge", "io_start"}},
+		{"--by cgroup -p 1 --follow", []string{"insert", "merge", "io_start"}},
 	} {
 		o := optionsOf(t, strings.Fields(test.args)...)
 		all := append(hooks(o, o.issuers(false)), o.Filter.Hooks(false)...)

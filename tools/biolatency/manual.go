@@ -85,7 +85,8 @@ knows no better; that flush counts by itself, as one of nobody.
 
 Who issued a request is who issued its first part. Data that was written to files
 is written to the disk later, by a thread of the kernel; --by cgroup still finds
-the cgroup, if the controller io is on for it, --by comm and -p show the thread.
+the cgroup, and -c counts for it, if the controllers io and memory are on for it;
+--by comm and -p show the thread.
 
 --by can tell some hundred combinations apart, 1,024 on small machines; what has no
 room is counted as lost.`,

@@ -16,7 +16,7 @@ var expectedSkips = []struct {
 	},
 	{
 		// They have few modules.
-		test:   regexp.MustCompile(`^TestKernel(Operations|Latency|Split|Errors|Gone|Intervals)$`),
+		test:   regexp.MustCompile(`^TestKernel(Operations|Latency|Split|Errors|Gone|Intervals|Writeback)$`),
 		reason: regexp.MustCompile(`SKIPPED: the module null_blk is not loaded here`),
 	},
 	{

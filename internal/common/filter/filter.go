@@ -96,8 +96,29 @@ func (f *Filter) Picks() bool { return len(f.PIDs) > 0 }
 // PicksTasks reports whether any filter looks at the task at work, or will when a
 // command is picked.
 func (f *Filter) PicksTasks() bool {
-	return f.Picks() || f.tid != 0 || f.fs.Changed("uid") || f.commFlag != nil && f.commFlag.Changed ||
-		len(f.cgroups) > 0 || f.cgroupMap != "" || f.mntnsMap != ""
+	return len(f.cgroups) > 0 || f.picksOtherwise()
+}
+
+// picksOtherwise reports whether any filter but --cgroup looks at tasks.
+func (f *Filter) picksOtherwise() bool {
+	return f.Picks() || f.tid != 0 || f.fs.Changed("uid") || f.commFlag != nil && f.commFlag.Changed || f.cgroupMap != "" || f.mntnsMap != ""
+}
+
+// OnlyCgroups gives the ids of the cgroups asked for, if nothing else is asked of
+// tasks. Call it after Apply.
+func (f *Filter) OnlyCgroups() ([]uint64, error) {
+	if f.picksOtherwise() {
+		return nil, nil
+	}
+	var ids []uint64
+	for _, dir := range f.fds {
+		var st unix.Stat_t
+		if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
+			return nil, fmt.Errorf("find the id of a cgroup: %w", err)
+		}
+		ids = append(ids, st.Ino)
+	}
+	return ids, nil
 }
 
 // Hooks are what keeps the picked processes up to date, if any are: one that ends
