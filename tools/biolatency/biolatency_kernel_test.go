@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -295,6 +296,36 @@ func TestKernelErrors(t *testing.T) {
 		}
 		if want := fmt.Sprintf("\nerrors on %s: %d EIO\n", disk.name, times); !strings.Contains(shown.Stdout, want) {
 			a.Errorf("no %q in %s", want, shown.Stdout)
+		}
+	})
+}
+
+// TestKernelParts has a disk that does every second request only in part at first: the
+// rest goes back to the queue. Each request counts once.
+func TestKernelParts(t *testing.T) {
+	livetest.Need(t)
+	const shortTransfer = "opts=0x100"
+	path := scsiDisk(t, shortTransfer, "every_nth=2")
+	livetest.Attempts(t, func(a *livetest.Attempt) {
+		tool := livetest.Start(t, "-j", "--split", "--stats", "-F", "-d", filepath.Base(path))
+		tool.Ready()
+		f, b := openDirect(t, path), aligned(65536)
+		for range times {
+			if n, err := unix.Pread(f.fd, b, 0); err != nil || n != len(b) {
+				t.Fatalf("read %d bytes: %v", n, err)
+			}
+		}
+		res := tool.Stop()
+		a.Lost(res)
+		all, _ := histograms(t, res)
+		check(a, "parts", counted(all, func(o object) string { return o.Phase + " " + o.Op }),
+			map[string]uint64{"queue read": times, "device read": times, "total read": times})
+		m := regexp.MustCompile(`program complete_\w+( and \d+ spares)? ran (\d+) times`).FindStringSubmatch(res.Stderr)
+		if m == nil {
+			t.Fatal(res.Stderr)
+		}
+		if n, err := strconv.Atoi(m[2]); err != nil || n <= times {
+			t.Errorf("%d requests were completed %d times: none in parts", times, n)
 		}
 	})
 }

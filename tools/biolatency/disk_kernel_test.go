@@ -14,7 +14,7 @@ import (
 	"github.com/gobcc/gobcc/internal/common/livetest"
 )
 
-//kernel:modules configfs null_blk kyber-iosched
+//kernel:modules configfs null_blk kyber-iosched scsi_debug sd_mod
 
 // configfs is where the disks of null_blk are made.
 const configfs = "/sys/kernel/config"
@@ -76,6 +76,45 @@ func (d *testDisk) remove() {
 	if err := os.Remove(d.dir); err != nil {
 		d.t.Errorf("remove a disk: %v", err)
 	}
+}
+
+// scsiDebug is where the settings of the module scsi_debug are.
+const scsiDebug = "/sys/bus/pseudo/drivers/scsi_debug/"
+
+// scsiDisk gives the path of scsi_debug's disk, once it is there. The settings are for
+// this test.
+func scsiDisk(t testing.TB, settings ...string) string {
+	t.Helper()
+	if _, err := os.Stat(scsiDebug); err != nil {
+		t.Skip("SKIPPED: the module scsi_debug is not loaded here")
+	}
+	const pattern = "/sys/bus/pseudo/devices/adapter0/host*/target*/*/block/*"
+	var path string
+	livetest.Eventually(t, func() error {
+		found, err := filepath.Glob(pattern)
+		if err != nil || len(found) != 1 {
+			return fmt.Errorf("%s: %q, %v", pattern, found, err)
+		}
+		path = "/dev/" + filepath.Base(found[0])
+		_, err = os.Stat(path)
+		return err
+	})
+	for _, s := range settings {
+		name, value, _ := strings.Cut(s, "=")
+		old, err := os.ReadFile(scsiDebug + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(scsiDebug+name, []byte(value), 0); err != nil {
+			t.Fatalf("set %s: %v", name, err)
+		}
+		t.Cleanup(func() {
+			if err := os.WriteFile(scsiDebug+name, old, 0); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	return path
 }
 
 func (d *testDisk) path() string { return "/dev/" + d.name }

@@ -16,8 +16,8 @@ var expectedSkips = []struct {
 	},
 	{
 		// They have few modules.
-		test:   regexp.MustCompile(`^TestKernel(Operations|Latency|Split|Errors|Gone|Intervals|Writeback)$`),
-		reason: regexp.MustCompile(`SKIPPED: the module null_blk is not loaded here`),
+		test:   regexp.MustCompile(`^TestKernel(Operations|Latency|Split|Errors|Gone|Intervals|Writeback|Parts)$`),
+		reason: regexp.MustCompile(`SKIPPED: the module (null_blk|scsi_debug) is not loaded here`),
 	},
 	{
 		// They keep few symbols, too.
