@@ -191,10 +191,15 @@ func TestKernelLatency(t *testing.T) {
 	disk := newDisk(t, "irqmode=2", "completion_nsec=10000000")
 	livetest.Attempts(t, func(a *livetest.Attempt) {
 		objects, text := livetest.Start(t, "-j", "-d", disk.name), livetest.Start(t, "-e", "--percentiles", "-d", disk.name)
+		other := livetest.Start(t, "-j", "-d", "nullb0") // which the module makes
 		objects.Ready()
 		text.Ready()
+		other.Ready()
 		disk.open().read(times, 4096)
 		res, shown := objects.Stop(), text.Stop()
+		if all, _ := histograms(t, other.Stop()); len(all) > 0 {
+			a.Errorf("of another disk: %+v", all)
+		}
 		a.Lost(res)
 		a.Lost(shown)
 		all, _ := histograms(t, res)
@@ -427,6 +432,39 @@ func TestKernelIssuer(t *testing.T) {
 		all, _ := histograms(t, res)
 		got := counted(plain(all), func(o object) string { return fmt.Sprint(o.CgroupID) })
 		check(a, "by cgroup", got, map[string]uint64{fmt.Sprint(cgroup.ID): times, fmt.Sprint(livetest.OwnCgroup(t).ID): 2 * times})
+	})
+}
+
+// TestKernelKeys has more to tell apart than there is room for.
+func TestKernelKeys(t *testing.T) {
+	livetest.Need(t)
+	path := file(t)
+	child := livetest.Child(t, actor, path)
+	room := slotsFor(1, ebpf.MustPossibleCPU())
+	n := room + times
+	livetest.Attempts(t, func(a *livetest.Attempt) {
+		tool := livetest.Start(t, "-j", "--by", "comm", "-p", strconv.Itoa(child.Pid()))
+		tool.Ready()
+		if answer := child.Do(strconv.Itoa(n)); answer != "read" {
+			t.Fatal(answer)
+		}
+		res := tool.Stop()
+		lost, possibly := res.Lost()
+		all, _ := histograms(t, res)
+		shown := uint64(0)
+		for comm, n := range counted(all, func(o object) string { return o.Comm }) {
+			shown += n
+			if !strings.HasPrefix(comm, "actor ") || n != 1 && possibly == 0 {
+				a.Errorf("%d requests of %q", n, comm)
+			}
+		}
+		if len(all) != room && possibly == 0 {
+			a.Errorf("%d were told apart, not %d", len(all), room)
+		}
+		livetest.Account(t, "keys", uint64(n), shown, lost, possibly)
+		if want := fmt.Sprintf("%d too many disks, operations, cgroups or comms to tell apart", times); possibly == 0 && !strings.Contains(res.Stderr, want) {
+			a.Errorf("%q is not in %s", want, res.Stderr)
+		}
 	})
 }
 

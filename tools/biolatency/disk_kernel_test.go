@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"unsafe"
@@ -209,6 +210,29 @@ var reader = livetest.Role("reader", func(args []string) string {
 	defer unix.Close(fd)
 	if err := readDirect(fd, n, size); err != nil {
 		return err.Error()
+	}
+	return "read"
+})
+
+// actor is a child that reads once under each of so many names: its arguments are the
+// path, and how many.
+var actor = livetest.Role("actor", func(args []string) string {
+	n, err := strconv.Atoi(args[1])
+	if err != nil {
+		return err.Error()
+	}
+	fd, err := unix.Open(args[0], unix.O_RDONLY|unix.O_DIRECT|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err.Error()
+	}
+	defer unix.Close(fd)
+	for i := range n {
+		if err := livetest.SetComm(fmt.Sprintf("actor %d", i)); err != nil {
+			return err.Error()
+		}
+		if err := readDirect(fd, 1, 4096); err != nil {
+			return err.Error()
+		}
 	}
 	return "read"
 })
