@@ -16,7 +16,10 @@ enum lost_cause {
 	LOST_RETURN_MISSED, /* a call began, and its return was never seen */
 	LOST_SCRATCH_FULL,  /* no free buffer to put a long record together in */
 	LOST_FOLLOW_FULL,   /* a process could not be added to those followed */
-	LOST_CAUSES,
+#ifdef OWN_LOST_CAUSES
+	OWN_LOST_CAUSES /* those of the one tool that defines it, each with a comma */
+#endif
+		LOST_CAUSES,
 };
 
 struct {

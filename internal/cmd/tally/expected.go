@@ -15,6 +15,11 @@ var expectedSkips = []struct {
 		reason: regexp.MustCompile(`SKIPPED: this kernel has no (fentry|kprobe) mode: .*(refuses fentry programs, although|was built without kprobes)`),
 	},
 	{
+		// They have few modules.
+		test:   regexp.MustCompile(`^TestKernel(Operations|Latency|Split|Errors|Gone|Intervals|Writeback|Parts)$`),
+		reason: regexp.MustCompile(`SKIPPED: the module (null_blk|scsi_debug) is not loaded here`),
+	},
+	{
 		// They keep few symbols, too.
 		test:   regexp.MustCompile(`^TestKernelPreemptsTracepoints$`),
 		reason: regexp.MustCompile(`SKIPPED: this kernel does not tell where its preempt count is`),

@@ -73,6 +73,20 @@ func (k *Kernel) Arguments(tracepoint string) int {
 	return len(proto.Params)
 }
 
+// ArgumentSize gives how many bytes the argument of a tracepoint has, the first being
+// number 0, or -1 if this kernel has no such argument.
+func (k *Kernel) ArgumentSize(tracepoint string, argument int) int {
+	proto, err := k.tracepoint(tracepoint)
+	if err != nil || argument >= len(proto.Params) {
+		return -1
+	}
+	size, err := btf.Sizeof(proto.Params[argument].Type)
+	if err != nil {
+		return -1
+	}
+	return size
+}
+
 // tracepoint gives the prototype of a tracepoint, without the pointer to private
 // data that its typedef has first.
 func (k *Kernel) tracepoint(name string) (*btf.FuncProto, error) {
@@ -122,10 +136,10 @@ func (k *Kernel) check(spec *ebpf.CollectionSpec, p *ebpf.ProgramSpec) error {
 	}
 	if kindOfProgram(p) == diagnose.RawTracepoint {
 		have, err := k.tracepoint(p.AttachTo)
-		if err != nil || want == nil {
+		if err != nil {
 			return err
 		}
-		if err := samePrototype(want, have, true); err != nil {
+		if err := oneOf(want, have, true); err != nil {
 			return fmt.Errorf("tracepoint %s is another on this kernel: %w", p.AttachTo, err)
 		}
 		return nil
@@ -133,7 +147,7 @@ func (k *Kernel) check(spec *ebpf.CollectionSpec, p *ebpf.ProgramSpec) error {
 	if kindOfProgram(p) == diagnose.Fentry && !k.native {
 		return diagnose.Explain("load fentry programs", diagnose.BTF, errors.New("this kernel has no types of its own"))
 	}
-	if want == nil {
+	if len(want) == 0 {
 		return fmt.Errorf("%s hooks %s without a word of its prototype", p.Name, p.AttachTo)
 	}
 	functions, err := k.functions(p.AttachTo)
@@ -149,7 +163,7 @@ func (k *Kernel) check(spec *ebpf.CollectionSpec, p *ebpf.ProgramSpec) error {
 		// fexit finds the result behind the last argument, and kprobes the
 		// arguments in their registers: on a function with others, both would
 		// read rubbish.
-		if err := samePrototype(want, have, false); err != nil {
+		if err := oneOf(want, have, false); err != nil {
 			return fmt.Errorf("%s is another function on this kernel: %w", p.AttachTo, err)
 		}
 		if kindOfProgram(p) == diagnose.Fentry && incomplete(have) {

@@ -289,6 +289,9 @@ func TestSpares(t *testing.T) {
 			t.Fatal(err)
 		}
 		prune(spec, results)
+		for _, p := range spec.Programs {
+			p.Instructions = asm.Instructions{asm.LoadImm(asm.R0, copyMarker, asm.DWord), asm.Return()}
+		}
 		addSpares(spec, results)
 		if got := strings.Join(slices.Sorted(maps.Keys(spec.Programs)), " "); got != test.want {
 			t.Errorf("%+v: programs %s", test, got)
@@ -301,6 +304,10 @@ func TestSpares(t *testing.T) {
 		for name, p := range spec.Programs {
 			if p.Name != name || p.AttachTo != spec.Programs[original(name)].AttachTo {
 				t.Errorf("program %s is named %s and hooks %s", name, p.Name, p.AttachTo)
+			}
+			_, copied, _ := strings.Cut(name, ".")
+			if want := map[string]int64{"": 0, "2": 1, "3": 2, "4": 3}[copied]; p.Instructions[0].Constant != want {
+				t.Errorf("program %s takes itself for copy %d", name, p.Instructions[0].Constant)
 			}
 		}
 	}
@@ -479,6 +486,14 @@ func TestArguments(t *testing.T) {
 		if got := k.Arguments(name); got != want {
 			t.Errorf("%s: %d arguments, not %d", name, got, want)
 		}
+	}
+	for i, want := range []int{4, 4, 4, -1} {
+		if got := k.ArgumentSize("three", i); got != want {
+			t.Errorf("argument %d has %d bytes, not %d", i, got, want)
+		}
+	}
+	if got := k.ArgumentSize("missing", 0); got != -1 {
+		t.Errorf("what is missing has an argument of %d bytes", got)
 	}
 }
 

@@ -10,12 +10,13 @@ import (
 
 // The object says against which prototypes its programs were compiled in a
 // variable of this name: a struct of function pointers, named for the function
-// or tracepoint. The functions behind system calls all have that of "syscall".
+// or tracepoint. The functions behind system calls all have that of "syscall". Where
+// a program can do with several, as the tool tells it which one the kernel has, the
+// others have a ___suffix behind the name.
 const prototypes = "prototypes"
 
-// declared finds the prototype that spec's programs take target to have, or nil
-// if there is none.
-func declared(spec *ebpf.CollectionSpec, target string) (*btf.FuncProto, error) {
+// declared finds the prototypes that spec's programs take target to have, or none.
+func declared(spec *ebpf.CollectionSpec, target string) ([]*btf.FuncProto, error) {
 	v := spec.Variables[prototypes]
 	if v == nil {
 		return nil, nil
@@ -30,18 +31,38 @@ func declared(spec *ebpf.CollectionSpec, target string) (*btf.FuncProto, error) 
 			name = "syscall"
 		}
 	}
+	var all []*btf.FuncProto
 	for _, m := range s.Members {
-		if m.Name != name {
+		if essential(m.Name) != name {
 			continue
 		}
-		if ptr, ok := btf.UnderlyingType(m.Type).(*btf.Pointer); ok {
-			if proto, ok := ptr.Target.(*btf.FuncProto); ok {
-				return proto, nil
-			}
+		ptr, ok := btf.UnderlyingType(m.Type).(*btf.Pointer)
+		if !ok {
+			return nil, fmt.Errorf("the object's %s.%s is not a pointer to a function", prototypes, m.Name)
 		}
-		return nil, fmt.Errorf("the object's %s.%s is not a pointer to a function", prototypes, name)
+		proto, ok := ptr.Target.(*btf.FuncProto)
+		if !ok {
+			return nil, fmt.Errorf("the object's %s.%s is not a pointer to a function", prototypes, m.Name)
+		}
+		all = append(all, proto)
 	}
-	return nil, nil
+	return all, nil
+}
+
+// oneOf compares what a program can do with with what the kernel has. The error is
+// that of the first.
+func oneOf(wants []*btf.FuncProto, have *btf.FuncProto, prefix bool) error {
+	var first error
+	for _, want := range wants {
+		err := samePrototype(want, have, prefix)
+		if err == nil {
+			return nil
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return first
 }
 
 // samePrototype compares what a program was compiled against with what the

@@ -46,16 +46,33 @@ func (k *Kernel) copiesOf(spec *ebpf.CollectionSpec, c *Choice, chosen []string)
 	return counts
 }
 
-// addSpares adds copies of the programs that may have some to spec.
+// copyMarker is what stands in a program for its number among its copies; see
+// bpf/headers/copies.bpf.h.
+const copyMarker = 0x6f6e79706f635f5f
+
+// number tells a program which copy it is: 0 for itself, and from 1 on for spares.
+func number(p *ebpf.ProgramSpec, n int) {
+	for i := range p.Instructions {
+		if ins := &p.Instructions[i]; ins.OpCode.IsDWordLoad() && ins.Constant == copyMarker {
+			ins.Constant = int64(n)
+		}
+	}
+}
+
+// addSpares adds copies of the programs that may have some to spec, and numbers them.
 func addSpares(spec *ebpf.CollectionSpec, results []Result) {
 	for _, r := range results {
 		for name, n := range r.copies {
 			for i := 2; i <= n; i++ {
 				spare := spec.Programs[name].Copy()
 				spare.Name = fmt.Sprintf("%s.%d", name, i)
+				number(spare, i-1)
 				spec.Programs[spare.Name] = spare
 			}
 		}
+	}
+	for _, p := range spec.Programs {
+		number(p, 0) // those that have one already have no marker left
 	}
 }
 

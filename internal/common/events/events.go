@@ -29,10 +29,13 @@ const DefaultPages = 2048
 
 // Configure sets the size of the ring buffer, in pages of 4 KiB, in a spec that is
 // not loaded yet. The kernel takes powers of two only, and at least one page of
-// its own: pages is rounded up.
+// its own: pages is rounded up. An object without a ring buffer is left alone.
 func Configure(spec *ebpf.CollectionSpec, pages int) error {
 	if pages < 1 || pages > 1<<18 {
 		return fmt.Errorf("a ring buffer of %d pages can't be had: 1 to %d", pages, 1<<18)
+	}
+	if spec.Maps[ringMap] == nil {
+		return nil
 	}
 	size := max(uint32(os.Getpagesize()), 4096<<bits.Len(uint(pages-1)))
 	spec.Maps[ringMap].MaxEntries = size
@@ -66,12 +69,17 @@ func CString(buf []byte) []byte {
 
 // Reader reads the ring buffer.
 type Reader struct {
+	// ring is nil if there is none: then there are only the times to look for other
+	// things.
 	ring   *ringbuf.Reader
 	record ringbuf.Record
 }
 
-// NewReader opens the ring buffer of a loaded collection.
+// NewReader opens the ring buffer of a loaded collection, if it has one.
 func NewReader(coll *ebpf.Collection) (*Reader, error) {
+	if coll.Maps[ringMap] == nil {
+		return &Reader{}, nil
+	}
 	ring, err := ringbuf.NewReader(coll.Maps[ringMap])
 	if err != nil {
 		return nil, fmt.Errorf("open the ring buffer: %w", err)
@@ -83,6 +91,9 @@ func NewReader(coll *ebpf.Collection) (*Reader, error) {
 // time the ring is empty, at most 50 ms apart, it calls drained. The first error
 // of either ends it and is returned.
 func (r *Reader) Run(ctx context.Context, handle func(record []byte) error, drained func() error) error {
+	if r.ring == nil {
+		return wait(ctx, drained)
+	}
 	stop := context.AfterFunc(ctx, func() { _ = r.ring.Flush() })
 	defer stop()
 	// Records don't wake the reader, so it looks for itself: often while there
@@ -105,8 +116,27 @@ func (r *Reader) Run(ctx context.Context, handle func(record []byte) error, drai
 	return nil
 }
 
+// wait calls drained as Run does where there is no ring.
+func wait(ctx context.Context, drained func() error) error {
+	ticks := time.NewTicker(longestDrain)
+	defer ticks.Stop()
+	for ctx.Err() == nil {
+		if err := drained(); err != nil {
+			return err
+		}
+		select {
+		case <-ticks.C:
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
 // Drain hands over what is left in the ring. Detach the programs before.
 func (r *Reader) Drain(handle func(record []byte) error) error {
+	if r.ring == nil {
+		return nil
+	}
 	if err := r.ring.Flush(); err != nil {
 		return fmt.Errorf("drain the ring buffer: %w", err)
 	}
@@ -134,4 +164,9 @@ func (r *Reader) read(handle func(record []byte) error) (n int, err error) {
 }
 
 // Close frees the reader.
-func (r *Reader) Close() error { return r.ring.Close() }
+func (r *Reader) Close() error {
+	if r.ring == nil {
+		return nil
+	}
+	return r.ring.Close()
+}

@@ -2,6 +2,7 @@ package events
 
 import (
 	"bytes"
+	"context"
 	"math/bits"
 	"os"
 	"strings"
@@ -142,5 +143,40 @@ func TestCString(t *testing.T) {
 		if got := string(CString([]byte(in))); got != want {
 			t.Errorf("%q holds %q, not %q", in, got, want)
 		}
+	}
+}
+
+// Where there is no ring buffer, the reader only tells the time.
+func TestNoRing(t *testing.T) {
+	if err := Configure(&ebpf.CollectionSpec{}, 1); err != nil {
+		t.Error(err)
+	}
+	r, err := NewReader(&ebpf.Collection{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	handle := func([]byte) error {
+		t.Error("there is a record")
+		return nil
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	n := 0
+	err = r.Run(ctx, handle, func() error {
+		if n++; n == 3 {
+			stop()
+		}
+		return nil
+	})
+	if err != nil || n != 3 {
+		t.Errorf("called %d times: %v", n, err)
+	}
+	if err := r.Run(t.Context(), handle, func() error { return os.ErrClosed }); err != os.ErrClosed {
+		t.Errorf("the error is %v", err)
+	}
+	if err := r.Drain(handle); err != nil {
+		t.Error(err)
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
 	}
 }

@@ -58,6 +58,25 @@ func openCgroupID(root string, id uint64) (*os.File, error) {
 	return os.NewFile(uintptr(fd), root), nil
 }
 
+// CgroupPath gives the path of the cgroup with an id, as /proc/PID/cgroup has it. It
+// fails for one that is gone.
+func CgroupPath(id uint64) (string, error) {
+	root, err := cgroupRoot()
+	if err != nil {
+		return "", err
+	}
+	dir, err := openCgroupID(root, id)
+	if err != nil {
+		return "", err
+	}
+	defer dir.Close()
+	path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", dir.Fd()))
+	if err != nil {
+		return "", fmt.Errorf("find the path of the cgroup with the id %d: %w", id, err)
+	}
+	return "/" + strings.TrimPrefix(strings.TrimPrefix(path, root), "/"), nil
+}
+
 // cgroupRoot finds where the version 2 cgroups are mounted: not always at
 // /sys/fs/cgroup, where some machines still have version 1.
 func cgroupRoot() (string, error) {

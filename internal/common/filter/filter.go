@@ -47,10 +47,11 @@ type Filter struct {
 }
 
 // Flags defines the flags that every tool has: --cgroup, --cgroupmap, --mntnsmap
-// and --follow. The others have letters that differ from tool to tool.
-func Flags(fs *pflag.FlagSet) *Filter {
+// and --follow. The others have letters that differ from tool to tool; cgroup is the
+// letter of --cgroup, or "".
+func Flags(fs *pflag.FlagSet, cgroup string) *Filter {
 	f := &Filter{fs: fs}
-	fs.StringArrayVar(&f.cgroups, "cgroup", nil, "only tasks in this cgroup v2 `PATH|ID` and below (repeatable)")
+	fs.StringArrayVarP(&f.cgroups, "cgroup", cgroup, nil, "only tasks in this cgroup v2 `PATH|ID` and below (repeatable)")
 	fs.StringVar(&f.cgroupMap, "cgroupmap", "", "only tasks whose cgroup is in this pinned BPF `MAP`")
 	fs.StringVar(&f.mntnsMap, "mntnsmap", "", "only tasks whose mount namespace is in this pinned BPF `MAP`")
 	fs.BoolVar(&f.Follow, "follow", false, "with a process picked, also all that it starts from now on")
@@ -91,6 +92,34 @@ func (f *Filter) TID() uint32 { return f.tid }
 
 // Picks reports whether single processes are picked, with -p or by a command.
 func (f *Filter) Picks() bool { return len(f.PIDs) > 0 }
+
+// PicksTasks reports whether any filter looks at the task at work, or will when a
+// command is picked.
+func (f *Filter) PicksTasks() bool {
+	return len(f.cgroups) > 0 || f.picksOtherwise()
+}
+
+// picksOtherwise reports whether any filter but --cgroup looks at tasks.
+func (f *Filter) picksOtherwise() bool {
+	return f.Picks() || f.tid != 0 || f.fs.Changed("uid") || f.commFlag != nil && f.commFlag.Changed || f.cgroupMap != "" || f.mntnsMap != ""
+}
+
+// OnlyCgroups gives the ids of the cgroups asked for, if nothing else is asked of
+// tasks. Call it after Apply.
+func (f *Filter) OnlyCgroups() ([]uint64, error) {
+	if f.picksOtherwise() {
+		return nil, nil
+	}
+	var ids []uint64
+	for _, dir := range f.fds {
+		var st unix.Stat_t
+		if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
+			return nil, fmt.Errorf("find the id of a cgroup: %w", err)
+		}
+		ids = append(ids, st.Ino)
+	}
+	return ids, nil
+}
 
 // Hooks are what keeps the picked processes up to date, if any are: one that ends
 // leaves them, so that another which gets its number is not taken for it. exits

@@ -39,7 +39,7 @@ func object() *ebpf.CollectionSpec {
 // parse makes the filter that a tool's arguments ask for.
 func parse(args ...string) (*Filter, error) {
 	fs := pflag.NewFlagSet("tool", pflag.ContinueOnError)
-	f := Flags(fs)
+	f := Flags(fs, "")
 	f.PIDFlag("p")
 	f.TIDFlag("t")
 	f.UserFlag("u")

@@ -27,7 +27,7 @@ func (h *Histogram) Add(n uint64) {
 	h.Count++
 	h.Sum += n
 	h.Min, h.Max = min(h.Min, n), max(h.Max, n)
-	h.buckets[bucketOf(n)]++
+	h.buckets[BucketOf(n)]++
 }
 
 // Quantile gives a number that the share q (0 to 1) of all numbers do not exceed: the
@@ -37,12 +37,7 @@ func (h *Histogram) Quantile(q float64) uint64 {
 	if h.Count == 0 {
 		return 0
 	}
-	// The rank-th smallest is looked for, the first being number 1.
-	rank := uint64(q * float64(h.Count))
-	if float64(rank) < q*float64(h.Count) || rank == 0 {
-		rank++
-	}
-	rank = min(rank, h.Count)
+	rank := rankOf(q, h.Count)
 	keys := make([]uint16, 0, len(h.buckets))
 	for key := range h.buckets {
 		keys = append(keys, key)
@@ -58,8 +53,18 @@ func (h *Histogram) Quantile(q float64) uint64 {
 	return h.Max
 }
 
-// bucketOf gives the bucket of a number. Up to 31 each number has its own.
-func bucketOf(n uint64) uint16 {
+// rankOf gives which of so many numbers, by size, the share q does not exceed; the
+// smallest is number 1.
+func rankOf(q float64, count uint64) uint64 {
+	rank := uint64(q * float64(count))
+	if float64(rank) < q*float64(count) || rank == 0 {
+		rank++
+	}
+	return min(rank, count)
+}
+
+// BucketOf gives the bucket of a number. Up to 31 each number has its own.
+func BucketOf(n uint64) uint16 {
 	if n < 1<<(subBits+1) {
 		return uint16(n)
 	}

@@ -11,10 +11,10 @@ import (
 // its numbers.
 func TestBuckets(t *testing.T) {
 	next := uint64(0)
-	for bucket := bucketOf(0); ; bucket++ {
+	for bucket := BucketOf(0); ; bucket++ {
 		end := last(bucket)
-		if bucketOf(next) != bucket || bucketOf(end) != bucket {
-			t.Fatalf("bucket %d has not the numbers %d to %d, but they are in %d and %d", bucket, next, end, bucketOf(next), bucketOf(end))
+		if BucketOf(next) != bucket || BucketOf(end) != bucket {
+			t.Fatalf("bucket %d has not the numbers %d to %d, but they are in %d and %d", bucket, next, end, BucketOf(next), BucketOf(end))
 		}
 		if width := end - next + 1; width > 1 && width > next/16 {
 			t.Fatalf("bucket %d is %d wide at %d", bucket, width, next)

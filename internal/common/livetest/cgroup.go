@@ -115,6 +115,15 @@ func removeCgroup(t testing.TB, dir string) {
 	}
 }
 
+// Eventually waits until do gives no error, for what the kernel does in its own time.
+// It fails the test after a while.
+func Eventually(t testing.TB, do func() error) {
+	t.Helper()
+	if err := retry(20*time.Second, do); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // retry calls do until it succeeds, at ever longer intervals, for at most d.
 // It is for what the kernel does in its own time and tells nobody.
 func retry(d time.Duration, do func() error) error {

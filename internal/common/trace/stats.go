@@ -67,7 +67,7 @@ func (s *statistics) report(r *Run) error {
 		say("%s", text)
 	}
 	cpu := time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
-	say("the tool took %v of CPU time in %v, and at most %d KiB of memory (%s)", cpu.Round(time.Microsecond),
+	say("the tool took %v of CPU time in %v, and at most %d KiB of memory%s", cpu.Round(time.Microsecond),
 		time.Since(s.start).Round(time.Millisecond), usage.Maxrss, ringShare(r.set.Maps["events"]))
 	say("%d events shown, %d lost", r.Shown, lost.Total())
 	_, err = io.WriteString(r.env.Stderr, b.String())
@@ -77,7 +77,10 @@ func (s *statistics) report(r *Run) error {
 // ringShare says how much of the memory is the ring buffer, which is mapped
 // twice in a row so that no record is ever in two pieces.
 func ringShare(ring *ebpf.Map) string {
-	return fmt.Sprintf("of that up to %d KiB the ring buffer, counted twice", 2*ring.MaxEntries()/1024)
+	if ring == nil {
+		return ""
+	}
+	return fmt.Sprintf(" (of that up to %d KiB the ring buffer, counted twice)", 2*ring.MaxEntries()/1024)
 }
 
 // explainRejection prints the verifier's whole log, with -v: it is a bug that

@@ -51,20 +51,31 @@ type Options struct {
 	runAs     string
 }
 
+// Letters are those of flags that have none in other tools.
+type Letters struct{ JSON, Cgroup string }
+
 // Flags defines the flags that all tools have. Call it after defining the tool's
 // own, so that those come first in its manual.
 func Flags(fs *pflag.FlagSet) *Options {
-	o := &Options{Filter: filter.Flags(fs), fs: fs}
-	fs.StringVar(&o.runAs, "run-as", "", "start the command as `USER`, by name or number")
-	fs.BoolVar(&o.JSON, "json", false, "write JSON Lines: an object an event, and objects that count losses")
+	o := FlagsOfSummary(fs, Letters{})
 	fs.IntVarP(&o.pages, "buffer-pages", "b", events.DefaultPages, "size of the ring buffer in `PAGES` of 4 KiB, rounded up to a power of 2")
+	manual.Place(fs, manual.Output, "buffer-pages")
+	return o
+}
+
+// FlagsOfSummary is Flags for a tool without a ring buffer: one that counts in the
+// kernel.
+func FlagsOfSummary(fs *pflag.FlagSet, letters Letters) *Options {
+	o := &Options{Filter: filter.Flags(fs, letters.Cgroup), fs: fs, pages: events.DefaultPages}
+	fs.StringVar(&o.runAs, "run-as", "", "start the command as `USER`, by name or number")
+	fs.BoolVarP(&o.JSON, "json", letters.JSON, false, "write JSON Lines: an object an event, and objects that count losses")
 	fs.StringVar(&o.attach, "attach", string(attach.Auto), "hook in by `MODE`: fentry, kprobe or tracepoint; auto takes the first of them that works")
 	fs.StringVar(&o.btf, "btf", "", "take the kernel's types from `FILE`, for kernels built without BTF")
 	fs.BoolVar(&o.preflight, "preflight", false, "say what would work here and what would not be seen, and end")
 	fs.BoolVar(&o.stats, "stats", false, "say at the end what the tool itself cost")
 	fs.BoolVarP(&o.verbose, "verbose", "v", false, "say which mode each hook got, and why not a better one")
 	manual.Place(fs, manual.Following, "run-as")
-	manual.Place(fs, manual.Output, "json", "buffer-pages")
+	manual.Place(fs, manual.Output, "json")
 	manual.Place(fs, manual.Attaching, "attach", "btf")
 	manual.Place(fs, manual.Diagnosis, "preflight", "stats", "verbose")
 	manual.Values(fs, "attach", string(attach.Auto), string(attach.Fentry), string(attach.Kprobe), string(attach.Tracepoint))

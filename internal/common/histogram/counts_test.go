@@ -1,0 +1,127 @@
+package histogram
+
+import (
+	"math"
+	"math/bits"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"unsafe"
+)
+
+// edges are numbers up to some hours that are the first or last of something.
+func edges() []uint64 {
+	var all []uint64
+	for _, unit := range []uint64{1, 1_000, 1_000_000} {
+		for n := unit; n < 30_000_000_000_000; n *= 2 {
+			all = append(all, n-1, n, n+1)
+		}
+	}
+	return append(all, 0, 62, 63, 100_000_000_000)
+}
+
+func TestCounts(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for name, draw := range map[string]func() uint64{
+		"uniform":     func() uint64 { return r.Uint64N(1_000_000) },
+		"exponential": func() uint64 { return uint64(r.ExpFloat64() * 90_000) },
+		"wide":        func() uint64 { return r.Uint64N(100_000_000_000) >> r.UintN(37) },
+		"two":         func() uint64 { return []uint64{1_000, 100_000_000_000}[r.UintN(2)] },
+		"one":         func() uint64 { return 123_456_789 },
+		"nothing":     func() uint64 { return 0 },
+		"edges":       func() uint64 { return edges()[r.IntN(len(edges()))] },
+	} {
+		for _, unit := range []Unit{Micros, Millis} {
+			for _, n := range []int{1, 2, 3, 99, 100, 5_000} {
+				cpus := make([]perCPU, 3)
+				var all, powers []uint64
+				sum := uint64(0)
+				for range n {
+					ns := draw()
+					unit.count(&cpus[r.IntN(3)], r.IntN(maxCopies), ns)
+					all = append(all, ns)
+					sum += ns
+					// As BCC: log2l(delta), where that of 0 is 1.
+					power := max(bits.Len64(ns/unit.Nanos), 1)
+					for len(powers) <= power {
+						powers = append(powers, 0)
+					}
+					powers[power]++
+				}
+				c := Counts{unit: unit}
+				for i := range cpus {
+					c.add(&cpus[i])
+				}
+				slices.Sort(all)
+				if c.Count != uint64(n) || c.Sum != sum || c.Min != all[0] || c.Max != all[n-1] {
+					t.Fatalf("%s: %d latencies from %d to %d, not %d from %d to %d", name, c.Count, c.Min, c.Max, n, all[0], all[n-1])
+				}
+				if got := c.Powers(); !slices.Equal(got, powers) {
+					t.Errorf("%s in %s: powers %v, not %v", name, unit.Name, got, powers)
+				}
+				for _, q := range []float64{0, 0.001, 0.5, 0.9, 0.99, 0.999, 1} {
+					want, got := exact(all, q), c.Quantile(q)
+					if got < want || want >= 1_000 && got-want > want/16 || got > c.Max || want < 1_000 && got-want > 63 {
+						t.Errorf("%s in %s: quantile %v of %d is %d, and was found to be %d", name, unit.Name, q, n, want, got)
+					}
+				}
+				checkBuckets(t, &c, all)
+			}
+		}
+	}
+}
+
+// checkBuckets compares the buckets with what is not above their limits.
+func checkBuckets(t *testing.T, c *Counts, sorted []uint64) {
+	t.Helper()
+	below, before := uint64(0), uint64(0)
+	for i, b := range c.Buckets() {
+		below += b.Count
+		n := uint64(0)
+		for _, ns := range sorted {
+			if ns <= b.Le {
+				n++
+			}
+		}
+		if n != below || b.Count == 0 || i > 0 && b.Le <= before {
+			t.Fatalf("%d latencies up to %d, and %d are counted", n, b.Le, below)
+		}
+		before = b.Le
+	}
+	if below != c.Count {
+		t.Errorf("the buckets have %d of %d latencies", below, c.Count)
+	}
+}
+
+// What takes longer than the buckets reach is in the last.
+func TestCountsOfHours(t *testing.T) {
+	for _, unit := range []Unit{Micros, Millis} {
+		var cpu perCPU
+		const day = 24 * 3600 * 1_000_000_000
+		unit.count(&cpu, 0, day)
+		unit.count(&cpu, 1, 1_000)
+		c := Counts{unit: unit}
+		c.add(&cpu)
+		if got := c.Buckets(); len(got) != 2 || got[1] != (Bucket{day, 1}) || c.Quantile(1) != day || c.Max != day || c.Min != 1_000 {
+			t.Errorf("%s: %v, %+v", unit.Name, got, c.Quantile(1))
+		}
+	}
+}
+
+func TestNoCounts(t *testing.T) {
+	c := Counts{unit: Micros}
+	c.add(&perCPU{})
+	if c.Count != 0 || c.Min != 0 || c.Quantile(0.5) != 0 || c.Buckets() != nil || c.Powers() != nil {
+		t.Errorf("%+v", c)
+	}
+}
+
+// Nothing that is counted is as long as what stands for nothing.
+func TestSizes(t *testing.T) {
+	if Size != 2*unsafe.Sizeof(perCPU{}) {
+		t.Errorf("a histogram takes %d bytes, not %d", 2*unsafe.Sizeof(perCPU{}), Size)
+	}
+	if n := BucketOf(math.MaxUint64 >> 25); n != liveBuckets-1 {
+		t.Errorf("the bucket of 2^39-1 is %d", n)
+	}
+}

@@ -1,0 +1,599 @@
+//go:build ignore
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_tracing.h>
+
+#define OWN_LOST_CAUSES                                                            \
+	LOST_REQUESTS_FULL,	/* no room to remember that a request had begun */ \
+		LOST_KEYS_FULL, /* no room to count by another disk, operation, cgroup or comm */
+#include "events.bpf.h"
+#include "filter.bpf.h"
+#include "follow.bpf.h"
+#include "histogram.bpf.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#define DISK_NAME_LEN 32
+
+/*
+ * The phases of a request, each with a histogram of its own: all of them with want_split, else the
+ * one that is asked for.
+ */
+enum phase {
+	PHASE_QUEUE,  /* from its making to its first issue to the device */
+	PHASE_DEVICE, /* from its last issue on */
+	PHASE_TOTAL,
+	PHASES,
+};
+
+/* What a request is counted by. No padding; what is not asked for is 0. */
+struct key {
+	__u64 cgroup_id;
+	__u32 dev; /* as in struct request's disk: major << 20 | first minor */
+	__u32 op_flags;
+	__u8 comm[TASK_COMM_LEN];
+};
+
+struct disk_name {
+	__u8 name[DISK_NAME_LEN];
+};
+
+/* An error that requests ended with. */
+struct failure {
+	__u8 disk[DISK_NAME_LEN];
+	__u32 error; /* errno, positive; or with status_is_errno false, a blk_status_t */
+};
+
+const volatile bool want_queue = false; /* when a request was made is of interest */
+const volatile bool want_split = false;
+const volatile bool want_issuer = false; /* block_bio_queue is hooked */
+const volatile bool by_disk = false, by_op = false, by_cgroup = false, by_comm = false;
+const volatile __u32 op_mask = 0xffffffff; /* the flags that are told apart */
+const volatile bool filter_issuer = false;
+const volatile bool filter_charged = false; /* data written back for a cgroup are wanted too */
+const volatile bool filter_disk = false;
+const volatile __u32 filter_dev = 0;
+
+/* How this kernel's tracepoints are; see the prototypes. */
+const volatile bool queue_first = false, bio_queue_first = false;
+const volatile bool status_is_errno = false;
+const volatile bool has_io_start = false;
+
+/*
+ * Up to 5.10 the queue came first, until 5.10.137 and 5.11 (a54895fa057c); that of block_bio_queue
+ * until 5.11 (e8a676d61c07). block_rq_complete told an errno until 5.16 (8a7d267b4a2c).
+ */
+const volatile struct {
+	void (*block_rq_insert)(struct request *);
+	void (*block_rq_insert___queue)(struct request_queue *, struct request *);
+	void (*block_rq_issue)(struct request *);
+	void (*block_rq_issue___queue)(struct request_queue *, struct request *);
+	void (*block_rq_requeue)(struct request *);
+	void (*block_rq_requeue___queue)(struct request_queue *, struct request *);
+	void (*block_rq_merge)(struct request *);
+	void (*block_rq_merge___queue)(struct request_queue *, struct request *);
+	void (*block_io_start)(struct request *);
+	void (*block_rq_complete)(struct request *, __u8, unsigned int);
+	void (*block_rq_complete___errno)(struct request *, int, unsigned int);
+	void (*block_bio_queue)(struct bio *);
+	void (*block_bio_queue___queue)(struct request_queue *, struct bio *);
+} prototypes;
+
+/* Puts these into the object's types, from which the Go ones are made. */
+const volatile struct {
+	struct key key;
+	struct failure failure;
+	struct disk_name disk_name;
+	enum phase phase;
+	struct histogram histogram[0]; /* clang only declares what just an inner map has */
+} types;
+
+/* A request under way. */
+struct start {
+	__u64 made_ns;
+	__u64 issue_ns; /* 0 while it waits */
+	__u64 wait_ns;	/* till its first issue */
+	__u32 slot;	/* what it is counted by */
+	__u16 issues;	/* 1 if it was issued before */
+	__u16 requeued;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, __u64);
+	__type(value, struct start);
+} starts SEC(".maps");
+
+/* What each slot of the histograms is for. They are handed out one by one from those that are free. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct key);
+	__type(value, __u32);
+} slots SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(max_entries, 1);
+	__uint(value_size, sizeof(__u32));
+} free_slots SEC(".maps");
+
+/* The names of the disks that the slots are for: a disk may be gone before user space looks. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct disk_name);
+} slot_disks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct failure);
+	__type(value, __u64);
+} failures SEC(".maps");
+
+/* Who issued a bio, while it is on its way into a request. */
+struct issuer {
+	__u64 cgroup_id;
+	__u8 comm[TASK_COMM_LEN];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u64);
+	__type(value, struct issuer);
+} issuers SEC(".maps");
+
+/* The cgroups asked for, by id, if nothing else is asked of the tasks. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 64);
+	__type(key, __u64);
+	__type(value, __u8);
+} charged_cgroups SEC(".maps");
+
+#define CGROUP_LEVELS 16 /* below the root, and more than anybody nests */
+
+/* The requests that the programs saw last on this CPU, so that their spares need not do the same. */
+struct last {
+	__u64 id;
+	__u64 copies; /* a bit for each that has seen it */
+};
+
+struct seen {
+	struct last started, inserted, issued, completed;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct seen);
+} seen SEC(".maps");
+
+/*
+ * Whether another copy of this program has seen the same. Which copy comes first is not known, and one
+ * that comes again has another event before it. Where an interrupt comes between two copies, the
+ * second does its work once more.
+ */
+static __always_inline bool seen_already(struct last *last, __u64 id, const __u64 copy)
+{
+	__u64 bit = 1ULL << (copy & (MAX_COPIES - 1));
+
+	if (last->id != id || (last->copies & bit)) {
+		last->id = id;
+		last->copies = bit;
+		return false;
+	}
+	last->copies |= bit;
+	return true;
+}
+
+/*
+ * A request that was issued as shortly ago as this has not been issued again: another copy of the
+ * program has seen it, and an interrupt came between.
+ */
+#define SHORTLY_NS 1000000
+
+static __always_inline struct seen *seen_here(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&seen, &zero);
+}
+
+static __always_inline struct gendisk *disk_of(const struct request *rq)
+{
+	const struct request___old *old = (const void *)rq;
+
+	if (bpf_core_field_exists(old->rq_disk))
+		return BPF_CORE_READ(old, rq_disk);
+	return BPF_CORE_READ(rq, q, disk);
+}
+
+/* 0 for requests of no disk, such as those to a tape. */
+static __always_inline __u32 dev_of(const struct gendisk *disk)
+{
+	if (!disk)
+		return 0;
+	return BPF_CORE_READ(disk, major) << 20 | BPF_CORE_READ(disk, first_minor);
+}
+
+static __always_inline void tell_issuer(struct issuer *who)
+{
+	who->cgroup_id = bpf_get_current_cgroup_id();
+	bpf_get_current_comm(who->comm, sizeof(who->comm));
+}
+
+/*
+ * The cgroup that a bio is charged to: of writeback too, where the task is none of it. The root's is
+ * that of whatever the controller io is not on for; then the issuer's says more.
+ */
+static __always_inline __u64 cgroup_of(const struct bio *bio, const struct issuer *who)
+{
+	struct cgroup *cgroup;
+
+	if (!bio || !bpf_core_field_exists(bio->bi_blkg))
+		return who->cgroup_id;
+	cgroup = BPF_CORE_READ(bio, bi_blkg, blkcg, css.cgroup);
+	if (!cgroup || !BPF_CORE_READ(cgroup, level))
+		return who->cgroup_id;
+	return BPF_CORE_READ(cgroup, kn, id);
+}
+
+/* Finds or makes the slot of a key. Returns whether there is one; if not, the loss is counted. */
+static __always_inline bool slot_of(const struct key *key, const struct gendisk *disk, __u32 *slot)
+{
+	__u32 *known = bpf_map_lookup_elem(&slots, key);
+	struct disk_name *name;
+
+	if (known) {
+		*slot = *known;
+		return true;
+	}
+	if (bpf_map_pop_elem(&free_slots, slot)) {
+		count_lost(LOST_KEYS_FULL);
+		return false;
+	}
+	name = bpf_map_lookup_elem(&slot_disks, slot);
+	if (name && by_disk && disk)
+		BPF_CORE_READ_INTO(&name->name, disk, disk_name);
+	if (!bpf_map_update_elem(&slots, key, slot, BPF_NOEXIST))
+		return true;
+	/* Another CPU was faster. */
+	bpf_map_push_elem(&free_slots, slot, BPF_ANY);
+	known = bpf_map_lookup_elem(&slots, key);
+	if (!known) {
+		count_lost(LOST_KEYS_FULL);
+		return false;
+	}
+	*slot = *known;
+	return true;
+}
+
+/* Settles what a request is counted by. Returns whether it is wanted. */
+static __always_inline bool classify(const struct request *rq, __u32 *slot)
+{
+	struct gendisk *disk = NULL;
+	struct issuer who = {};
+	struct key key = {};
+
+	*slot = 0;
+	if (filter_disk || by_disk)
+		disk = disk_of(rq);
+	if (filter_disk && dev_of(disk) != filter_dev)
+		return false;
+	if (want_issuer) {
+		__u64 bio = (__u64)BPF_CORE_READ(rq, bio);
+		struct issuer *known = bio ? bpf_map_lookup_elem(&issuers, &bio) : NULL;
+
+		if (known) {
+			who = *known;
+		} else {
+			/* A flush, say: whose it is, only the task at work here tells. */
+			if (filter_issuer && (bio || !task_wanted()))
+				return false;
+			tell_issuer(&who);
+		}
+	}
+	if (!by_disk && !by_op && !by_cgroup && !by_comm)
+		return true;
+	if (by_disk)
+		key.dev = dev_of(disk);
+	if (by_op)
+		key.op_flags = BPF_CORE_READ(rq, cmd_flags) & op_mask;
+	if (by_cgroup)
+		key.cgroup_id = cgroup_of(BPF_CORE_READ(rq, bio), &who);
+	if (by_comm)
+		__builtin_memcpy(key.comm, who.comm, sizeof(key.comm));
+	return slot_of(&key, disk, slot);
+}
+
+/* Notes a request, in the place of what there is if that is not to be kept. */
+static __always_inline void begin(const struct request *rq, __u64 id, struct start *s)
+{
+	if (!classify(rq, &s->slot)) {
+		/* One may be left of a request that ended in a way that is not seen. */
+		bpf_map_delete_elem(&starts, &id);
+		return;
+	}
+	if (bpf_map_update_elem(&starts, &id, s, BPF_ANY))
+		count_lost(LOST_REQUESTS_FULL);
+}
+
+/* A request is made (started), or put into a queue. */
+static __always_inline int made(const struct request *rq, const bool started)
+{
+	__u64 id = (__u64)rq;
+	struct start new = {}, *old;
+	struct seen *here = seen_here();
+
+	if (!here || seen_already(started ? &here->started : &here->inserted, id, copy_number()))
+		return 0;
+	old = bpf_map_lookup_elem(&starts, &id);
+	/* It is in its queue again, or was seen as it was made. */
+	if (old && !old->issue_ns && (old->requeued || (has_io_start && !started)))
+		return 0;
+	new.made_ns = bpf_ktime_get_ns();
+	begin(rq, id, &new);
+	return 0;
+}
+
+/* A request goes to the device. */
+static __always_inline int issued(const struct request *rq)
+{
+	__u64 id = (__u64)rq, now;
+	struct start new = {}, *old;
+	struct seen *here = seen_here();
+
+	if (!here || seen_already(&here->issued, id, copy_number()))
+		return 0;
+	now = bpf_ktime_get_ns();
+	old = bpf_map_lookup_elem(&starts, &id);
+	if (old && old->issue_ns && now - old->issue_ns < SHORTLY_NS)
+		return 0;
+	if (old && !old->issue_ns) {
+		if (!old->issues)
+			old->wait_ns = now - old->made_ns;
+		old->issues = 1;
+		old->issue_ns = now;
+		return 0;
+	}
+	new.made_ns = new.issue_ns = now;
+	new.issues = 1;
+	begin(rq, id, &new);
+	return 0;
+}
+
+/* A request goes back to its queue. It will be counted once, at its end. */
+static __always_inline int requeued(const struct request *rq)
+{
+	__u64 id = (__u64)rq;
+	struct start *s = bpf_map_lookup_elem(&starts, &id);
+
+	if (!s)
+		return 0;
+	s->requeued = 1;
+	s->issue_ns = 0;
+	return 0;
+}
+
+/* A request has become part of another, and does not end by itself. */
+static __always_inline int merged(const struct request *rq)
+{
+	__u64 id = (__u64)rq;
+
+	bpf_map_delete_elem(&starts, &id);
+	return 0;
+}
+
+static __always_inline void count_failure(const struct request *rq, __u32 error)
+{
+	struct failure f = { .error = error };
+	struct gendisk *disk = disk_of(rq);
+	__u64 one = 1, *n;
+
+	if (disk)
+		BPF_CORE_READ_INTO(&f.disk, disk, disk_name);
+	n = bpf_map_lookup_elem(&failures, &f);
+	if (!n && !bpf_map_update_elem(&failures, &f, &one, BPF_NOEXIST))
+		return;
+	if (!n)
+		n = bpf_map_lookup_elem(&failures, &f);
+	if (n)
+		__sync_fetch_and_add(n, 1);
+	else
+		count_lost(LOST_KEYS_FULL);
+}
+
+static __always_inline void count(__u32 slot, enum phase phase, __u64 ns, bool failed,
+				  const __u64 copy)
+{
+	__u32 index = want_split ? slot * PHASES + phase : slot;
+
+	if (!histogram_add(index, ns, failed, copy))
+		count_lost(LOST_KEYS_FULL);
+}
+
+/* A request has ended, or a part of it. */
+static __always_inline int completed(const struct request *rq, __u64 status, __u32 bytes)
+{
+	const __u64 copy = copy_number();
+	__u64 id = (__u64)rq, now;
+	__u32 error = status_is_errno ? -(__s32)status : (__u8)status;
+	struct seen *here = seen_here();
+	struct start *kept, s;
+
+	if (!here || seen_already(&here->completed, id, copy))
+		return 0;
+	if (bytes < BPF_CORE_READ(rq, __data_len)) /* the rest is still to come */
+		return 0;
+	kept = bpf_map_lookup_elem(&starts, &id);
+	if (!kept)
+		return 0;
+	s = *kept;
+	if (bpf_map_delete_elem(&starts, &id)) /* another copy has counted it */
+		return 0;
+	if (error)
+		count_failure(rq, error);
+	if (!s.issue_ns) /* the device never had it */
+		return 0;
+	now = bpf_ktime_get_ns();
+	if (want_split) {
+		count(s.slot, PHASE_QUEUE, s.wait_ns, error, copy);
+		count(s.slot, PHASE_DEVICE, now - s.issue_ns, error, copy);
+	}
+	if (want_queue)
+		count(s.slot, PHASE_TOTAL, now - s.made_ns, error, copy);
+	else
+		count(s.slot, PHASE_DEVICE, now - s.issue_ns, error, copy);
+	return 0;
+}
+
+/* Whether a bio is charged to one of the cgroups asked for, or one below. */
+static __always_inline bool bio_in_cgroups(const struct bio *bio)
+{
+	struct cgroup_subsys_state *css;
+	struct blkcg *blkcg;
+	__u64 id;
+
+	if (!bpf_core_field_exists(bio->bi_blkg))
+		return false;
+	blkcg = BPF_CORE_READ(bio, bi_blkg, blkcg);
+	if (!blkcg)
+		return false;
+	css = (void *)blkcg + bpf_core_field_offset(struct blkcg, css);
+	for (int level = 0; level < CGROUP_LEVELS && css; level++) {
+		id = BPF_CORE_READ(css, cgroup, kn, id);
+		if (bpf_map_lookup_elem(&charged_cgroups, &id))
+			return true;
+		css = BPF_CORE_READ(css, parent);
+	}
+	return false;
+}
+
+/* A task, in whose context this is, issues a bio. */
+static __always_inline int bio_queued(const struct bio *bio)
+{
+	__u64 id = (__u64)bio;
+	struct issuer who = {};
+
+	if (filter_issuer && !task_wanted() && !(filter_charged && bio_in_cgroups(bio))) {
+		bpf_map_delete_elem(&issuers, &id); /* it may be an old one, used again */
+		return 0;
+	}
+	tell_issuer(&who);
+	bpf_map_update_elem(&issuers, &id, &who, BPF_ANY);
+	return 0;
+}
+
+/* The argument behind the queue, if that comes first. The verifier follows only one of the branches. */
+static __always_inline void *argument(const __u64 *ctx, const bool behind_queue)
+{
+	void *arg;
+
+	if (behind_queue) {
+		arg = (void *)ctx[1];
+		barrier_var(arg);
+	} else {
+		arg = (void *)ctx[0];
+		barrier_var(arg);
+	}
+	return arg;
+}
+
+SEC("tp_btf/block_rq_insert")
+int insert_tp(__u64 *ctx)
+{
+	return made(argument(ctx, queue_first), false);
+}
+
+SEC("raw_tp/block_rq_insert")
+int insert_raw(__u64 *ctx)
+{
+	return made(argument(ctx, queue_first), false);
+}
+
+SEC("tp_btf/block_io_start")
+int io_start_tp(__u64 *ctx)
+{
+	return made((void *)ctx[0], true);
+}
+
+SEC("raw_tp/block_io_start")
+int io_start_raw(__u64 *ctx)
+{
+	return made((void *)ctx[0], true);
+}
+
+SEC("tp_btf/block_rq_issue")
+int issue_tp(__u64 *ctx)
+{
+	return issued(argument(ctx, queue_first));
+}
+
+SEC("raw_tp/block_rq_issue")
+int issue_raw(__u64 *ctx)
+{
+	return issued(argument(ctx, queue_first));
+}
+
+SEC("tp_btf/block_rq_requeue")
+int requeue_tp(__u64 *ctx)
+{
+	return requeued(argument(ctx, queue_first));
+}
+
+SEC("raw_tp/block_rq_requeue")
+int requeue_raw(__u64 *ctx)
+{
+	return requeued(argument(ctx, queue_first));
+}
+
+SEC("tp_btf/block_rq_merge")
+int merge_tp(__u64 *ctx)
+{
+	return merged(argument(ctx, queue_first));
+}
+
+SEC("raw_tp/block_rq_merge")
+int merge_raw(__u64 *ctx)
+{
+	return merged(argument(ctx, queue_first));
+}
+
+SEC("tp_btf/block_rq_complete")
+int complete_tp(__u64 *ctx)
+{
+	return completed((void *)ctx[0], ctx[1], ctx[2]);
+}
+
+SEC("raw_tp/block_rq_complete")
+int complete_raw(__u64 *ctx)
+{
+	return completed((void *)ctx[0], ctx[1], ctx[2]);
+}
+
+SEC("tp_btf/block_bio_queue")
+int bio_queue_tp(__u64 *ctx)
+{
+	return bio_queued(argument(ctx, bio_queue_first));
+}
+
+SEC("raw_tp/block_bio_queue")
+int bio_queue_raw(__u64 *ctx)
+{
+	return bio_queued(argument(ctx, bio_queue_first));
+}
+
+/* For the tests: which bucket a number is counted in. */
+SEC("raw_tp/call")
+int bucket_call(__u64 *ctx)
+{
+	return histogram_bucket(ctx[0]);
+}

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// disk is a disk of this machine.
+type disk struct {
+	name string
+	dev  uint32 // as the kernel side has it
+}
+
+// devOf puts a device's numbers together as the kernel side does.
+func devOf(major, minor uint32) uint32 { return major<<20 | minor }
+
+// listDisks gives the disks in a directory such as /sys/block, by name.
+func listDisks(dir string) ([]disk, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("-d: list the disks: %w", err)
+	}
+	var all []disk
+	for _, e := range entries {
+		text, err := os.ReadFile(filepath.Join(dir, e.Name(), "dev"))
+		if os.IsNotExist(err) { // it went just now
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("-d: list the disks: %w", err)
+		}
+		var major, minor uint32
+		if _, err := fmt.Sscanf(string(text), "%d:%d", &major, &minor); err != nil {
+			return nil, fmt.Errorf("-d: the numbers of %s are %q", e.Name(), strings.TrimSpace(string(text)))
+		}
+		// What is a / in a name is a ! there: cciss!c0d0.
+		all = append(all, disk{strings.ReplaceAll(e.Name(), "!", "/"), devOf(major, minor)})
+	}
+	return all, nil
+}

@@ -1,0 +1,178 @@
+// Biolatency counts how long the requests to disks take, and prints histograms.
+//
+// The manual is in manual.go; biolatency --help and --man show it.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/gobcc/gobcc/internal/common/attach"
+	"github.com/gobcc/gobcc/internal/common/cli"
+	"github.com/gobcc/gobcc/internal/common/histogram"
+	"github.com/gobcc/gobcc/internal/common/trace"
+)
+
+func main() { cli.Main(about.Name, run) }
+
+func run(ctx context.Context, env *cli.Env) error {
+	fs := env.Flags()
+	opts := defineFlags(fs)
+	if err := env.Parse(&about, fs); err != nil {
+		return err
+	}
+	args, command := cli.Command(fs)
+	if err := opts.check(args, func() ([]disk, error) { return listDisks("/sys/block") }); err != nil {
+		return err
+	}
+	spec, err := loadBpf()
+	if err != nil {
+		return fmt.Errorf("read the tool's own object: %w", err)
+	}
+	issuers := opts.issuers(len(command) > 0)
+	if err := opts.prepare(spec, len(command) > 0); err != nil {
+		return err
+	}
+	p := &printer{opts: opts}
+	defer p.close()
+	return opts.Run(ctx, env, trace.Tool{
+		Spec:    spec,
+		Hooks:   hooks(opts, issuers),
+		Prepare: func(k *attach.Kernel) error { return p.prepare(spec, k) },
+		Command: command,
+		Header:  "Tracing block device I/O... Hit Ctrl-C to end.",
+		Handle:  func(*trace.Run, []byte) error { return errors.New("there is a ring buffer") },
+		Drained: p.drained,
+		Finish:  p.finish,
+	})
+}
+
+// issuers reports whether it matters who issued a request.
+func (o *options) issuers(command bool) bool {
+	return command || o.Filter.PicksTasks() || o.by.cgroup || o.by.comm
+}
+
+// hooks are the same in all modes: functions that could be probed are inlined, or
+// gone. Any of the programs may be interrupted by what completes or issues another
+// request.
+func hooks(o *options, issuers bool) []attach.Hook {
+	programs := []string{"issue", "requeue", "complete"}
+	needs := programs
+	if o.queued || o.split {
+		needs = append(needs, "insert")
+		programs = append(needs, "merge", "io_start") // since 5.11 and 6.5
+	}
+	all := []attach.Hook{{
+		Name: "requests", Sees: "requests",
+		Choices: []attach.Choice{{Mode: attach.Auto, Programs: programs, Needs: needs, Repeatable: programs, Nested: programs}},
+	}}
+	if issuers {
+		programs := []string{"bio_queue"}
+		all = append(all, attach.Hook{
+			Name: "issuers", Sees: "who issues a request",
+			Choices: []attach.Choice{{Mode: attach.Auto, Programs: programs, Needs: programs, Repeatable: programs, Nested: programs}},
+		})
+	}
+	return all
+}
+
+// prepare sets the constants and maps of spec that the options ask for.
+func (o *options) prepare(spec *ebpf.CollectionSpec, command bool) error {
+	err := set(spec, []constant{
+		{bpfVarWantQueue, o.queued || o.split},
+		{bpfVarWantSplit, o.split},
+		{bpfVarWantIssuer, o.issuers(command)},
+		{bpfVarByDisk, o.by.disk},
+		{bpfVarByOp, o.by.op},
+		{bpfVarByCgroup, o.by.cgroup},
+		{bpfVarByComm, o.by.comm},
+		{bpfVarFilterIssuer, command || o.Filter.PicksTasks()},
+		{bpfVarFilterDisk, o.disk != ""},
+		{bpfVarFilterDev, o.dev},
+	})
+	if err != nil {
+		return err
+	}
+	if !o.issuers(command) {
+		spec.Maps[bpfMapIssuers].MaxEntries = 1
+	}
+	n := uint32(1)
+	if o.by.any() {
+		n = uint32(slotsFor(len(o.phases()), ebpf.MustPossibleCPU()))
+		free := spec.Maps[bpfMapFreeSlots]
+		free.MaxEntries = n
+		for slot := range n {
+			free.Contents = append(free.Contents, ebpf.MapKV{Value: slot})
+		}
+	}
+	spec.Maps[bpfMapSlots].MaxEntries, spec.Maps[bpfMapSlotDisks].MaxEntries = n, n
+	return nil
+}
+
+// slotsFor gives how many things can be told apart, so that they take no more than
+// 128 MiB of kernel memory.
+func slotsFor(phases, cpus int) int {
+	return min(max(128<<20/(histogram.Size*phases*cpus), 16), 1024)
+}
+
+// constant is a variable of the object, and what it is to be.
+type constant struct {
+	name  string
+	value any
+}
+
+func set(spec *ebpf.CollectionSpec, constants []constant) error {
+	for _, c := range constants {
+		if err := spec.Variables[c.name].Set(c.value); err != nil {
+			return fmt.Errorf("set %s: %w", c.name, err)
+		}
+	}
+	return nil
+}
+
+// prepare settles what depends on the kernel.
+func (p *printer) prepare(spec *ebpf.CollectionSpec, k *attach.Kernel) error {
+	p.operations = readOperations(k.Types())
+	// Where the arguments are as in neither of the prototypes, attaching says so.
+	p.errnos = k.ArgumentSize("block_rq_complete", 1) == 4
+	err := set(spec, []constant{
+		{bpfVarQueueFirst, k.Arguments("block_rq_issue") == 2},
+		{bpfVarBioQueueFirst, k.Arguments("block_bio_queue") == 2},
+		{bpfVarStatusIsErrno, p.errnos},
+		{bpfVarOpMask, p.operations.mask()},
+		{bpfVarHasIoStart, k.Arguments("block_io_start") > 0},
+	})
+	if err != nil {
+		return err
+	}
+	for _, t := range []string{"block_rq_insert", "block_rq_requeue", "block_rq_merge"} {
+		if n := k.Arguments(t); n >= 0 && n != k.Arguments("block_rq_issue") {
+			return fmt.Errorf("tracepoint %s is another on this kernel: %d arguments", t, n)
+		}
+	}
+	cgroups, err := p.opts.Filter.OnlyCgroups()
+	if err != nil {
+		return err
+	}
+	if len(cgroups) > 0 {
+		if err := set(spec, []constant{{bpfVarFilterCharged, true}}); err != nil {
+			return err
+		}
+		for _, id := range cgroups {
+			charged := spec.Maps[bpfMapChargedCgroups]
+			charged.Contents = append(charged.Contents, ebpf.MapKV{Key: id, Value: uint8(1)})
+		}
+	}
+	n := int(spec.Maps[bpfMapSlots].MaxEntries) * len(p.opts.phases())
+	p.live, err = histogram.NewLive(spec, p.opts.unit(), n)
+	return err
+}
+
+func (p *printer) close() {
+	if p.live != nil {
+		_ = p.live.Close()
+	}
+}
