@@ -281,7 +281,8 @@ func TestKernelErrors(t *testing.T) {
 	disk := newDisk(t, "memory_backed=1")
 	disk.set("badblocks", "+0-7")
 	livetest.Attempts(t, func(a *livetest.Attempt) {
-		objects, text := livetest.Start(t, "-j", "-d", disk.name), livetest.Start(t, "-d", disk.name)
+		file := filepath.Join(t.TempDir(), "disks.prom")
+		objects, text := livetest.Start(t, "-j", "-d", disk.name), livetest.Start(t, "-d", disk.name, "--openmetrics", file)
 		objects.Ready()
 		text.Ready()
 		f, b := disk.open(), aligned(4096)
@@ -302,6 +303,18 @@ func TestKernelErrors(t *testing.T) {
 		}
 		if len(failed) != 1 || failed[0].Disk == nil || *failed[0].Disk != disk.name || failed[0].Error != "EIO" || failed[0].Count != times {
 			a.Errorf("%+v", failed)
+		}
+		metrics, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{
+			fmt.Sprintf("\nbiolatency_seconds_count{phase=\"device\"} %d\n", 2*times),
+			fmt.Sprintf("\nbiolatency_errors_total{disk=\"%s\",error=\"EIO\"} %d\n", disk.name, times),
+		} {
+			if !strings.Contains(string(metrics), want) {
+				a.Errorf("no %q in %s", want, metrics)
+			}
 		}
 		if want := fmt.Sprintf("\nerrors on %s: %d EIO\n", disk.name, times); !strings.Contains(shown.Stdout, want) {
 			a.Errorf("no %q in %s", want, shown.Stdout)

@@ -43,6 +43,12 @@ func (o *options) trace(ctx context.Context, env *cli.Env, spec *ebpf.Collection
 		return err
 	}
 	p := &printer{opts: o}
+	if o.openmetrics != "" {
+		var err error
+		if p.metrics, err = newMetrics(o.openmetrics); err != nil {
+			return &cli.Usage{Err: err}
+		}
+	}
 	defer p.close()
 	return o.Run(ctx, env, trace.Tool{
 		Spec:    spec,
