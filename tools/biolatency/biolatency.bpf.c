@@ -92,7 +92,7 @@ const volatile struct {
 
 /*
  * A request under way, or one that has ended: the kernel uses its requests again and again, and
- * writing over what was noted of one costs a third of making and deleting it. Only once the map was
+ * writing over what was noted of one costs less than making and deleting it. Only once the map was
  * full, entries are deleted as requests end.
  */
 struct start {
