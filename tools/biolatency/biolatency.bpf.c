@@ -90,15 +90,21 @@ const volatile struct {
 	struct histogram histogram[0]; /* clang only declares what just an inner map has */
 } types;
 
-/* A request under way. */
+/*
+ * A request under way, or one that has ended: the kernel uses its requests again and again, and
+ * writing over what was noted of one costs less than making and deleting it. Only once the map was
+ * full, entries are deleted as requests end.
+ */
 struct start {
-	__u64 made_ns;
+	__u64 made_ns;	/* 0 if it has ended */
 	__u64 issue_ns; /* 0 while it waits */
 	__u64 wait_ns;	/* till its first issue */
 	__u32 slot;	/* what it is counted by */
 	__u16 issues;	/* 1 if it was issued before */
 	__u16 requeued;
 };
+
+bool crowded = false;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -314,16 +320,29 @@ static __always_inline bool classify(const struct request *rq, __u32 *slot)
 	return slot_of(&key, disk, slot);
 }
 
-/* Notes a request, in the place of what there is if that is not to be kept. */
-static __always_inline void begin(const struct request *rq, __u64 id, struct start *s)
+/* Forgets a request. */
+static __always_inline void end(struct start *s, __u64 id)
 {
-	if (!classify(rq, &s->slot)) {
-		/* One may be left of a request that ended in a way that is not seen. */
+	s->made_ns = s->issue_ns = 0;
+	if (crowded)
 		bpf_map_delete_elem(&starts, &id);
+}
+
+/* Notes a request, in the place of what is there. */
+static __always_inline void begin(const struct request *rq, __u64 id, struct start *old,
+				  struct start *new)
+{
+	if (!classify(rq, &new->slot)) {
+		if (old) /* of a request that ended in a way that is not seen, at best */
+			end(old, id);
 		return;
 	}
-	if (bpf_map_update_elem(&starts, &id, s, BPF_ANY))
+	if (old) {
+		*old = *new;
+	} else if (bpf_map_update_elem(&starts, &id, new, BPF_ANY)) {
+		crowded = true;
 		count_lost(LOST_REQUESTS_FULL);
+	}
 }
 
 /* A request is made (started), or put into a queue. */
@@ -337,10 +356,10 @@ static __always_inline int made(const struct request *rq, const bool started)
 		return 0;
 	old = bpf_map_lookup_elem(&starts, &id);
 	/* It is in its queue again, or was seen as it was made. */
-	if (old && !old->issue_ns && (old->requeued || (has_io_start && !started)))
+	if (old && old->made_ns && !old->issue_ns && (old->requeued || (has_io_start && !started)))
 		return 0;
 	new.made_ns = bpf_ktime_get_ns();
-	begin(rq, id, &new);
+	begin(rq, id, old, &new);
 	return 0;
 }
 
@@ -357,7 +376,7 @@ static __always_inline int issued(const struct request *rq)
 	old = bpf_map_lookup_elem(&starts, &id);
 	if (old && old->issue_ns && now - old->issue_ns < SHORTLY_NS)
 		return 0;
-	if (old && !old->issue_ns) {
+	if (old && old->made_ns && !old->issue_ns) {
 		if (!old->issues)
 			old->wait_ns = now - old->made_ns;
 		old->issues = 1;
@@ -366,7 +385,7 @@ static __always_inline int issued(const struct request *rq)
 	}
 	new.made_ns = new.issue_ns = now;
 	new.issues = 1;
-	begin(rq, id, &new);
+	begin(rq, id, old, &new);
 	return 0;
 }
 
@@ -376,7 +395,7 @@ static __always_inline int requeued(const struct request *rq)
 	__u64 id = (__u64)rq;
 	struct start *s = bpf_map_lookup_elem(&starts, &id);
 
-	if (!s)
+	if (!s || !s->made_ns)
 		return 0;
 	s->requeued = 1;
 	s->issue_ns = 0;
@@ -434,11 +453,10 @@ static __always_inline int completed(const struct request *rq, __u64 status, __u
 	if (bytes < BPF_CORE_READ(rq, __data_len)) /* the rest is still to come */
 		return 0;
 	kept = bpf_map_lookup_elem(&starts, &id);
-	if (!kept)
+	if (!kept || !kept->made_ns) /* another copy of this program has counted it, say */
 		return 0;
 	s = *kept;
-	if (bpf_map_delete_elem(&starts, &id)) /* another copy has counted it */
-		return 0;
+	end(kept, id);
 	if (error)
 		count_failure(rq, error);
 	if (!s.issue_ns) /* the device never had it */

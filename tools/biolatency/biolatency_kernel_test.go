@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -15,6 +17,8 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/gobcc/gobcc/internal/common/cli"
+	"github.com/gobcc/gobcc/internal/common/filter"
 	"github.com/gobcc/gobcc/internal/common/histogram"
 	"github.com/gobcc/gobcc/internal/common/livetest"
 	"github.com/gobcc/gobcc/internal/common/tooltest"
@@ -277,7 +281,8 @@ func TestKernelErrors(t *testing.T) {
 	disk := newDisk(t, "memory_backed=1")
 	disk.set("badblocks", "+0-7")
 	livetest.Attempts(t, func(a *livetest.Attempt) {
-		objects, text := livetest.Start(t, "-j", "-d", disk.name), livetest.Start(t, "-d", disk.name)
+		file := filepath.Join(t.TempDir(), "disks.prom")
+		objects, text := livetest.Start(t, "-j", "-d", disk.name), livetest.Start(t, "-d", disk.name, "--openmetrics", file)
 		objects.Ready()
 		text.Ready()
 		f, b := disk.open(), aligned(4096)
@@ -298,6 +303,18 @@ func TestKernelErrors(t *testing.T) {
 		}
 		if len(failed) != 1 || failed[0].Disk == nil || *failed[0].Disk != disk.name || failed[0].Error != "EIO" || failed[0].Count != times {
 			a.Errorf("%+v", failed)
+		}
+		metrics, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{
+			fmt.Sprintf("\nbiolatency_seconds_count{phase=\"device\"} %d\n", 2*times),
+			fmt.Sprintf("\nbiolatency_errors_total{disk=\"%s\",error=\"EIO\"} %d\n", disk.name, times),
+		} {
+			if !strings.Contains(string(metrics), want) {
+				a.Errorf("no %q in %s", want, metrics)
+			}
 		}
 		if want := fmt.Sprintf("\nerrors on %s: %d EIO\n", disk.name, times); !strings.Contains(shown.Stdout, want) {
 			a.Errorf("no %q in %s", want, shown.Stdout)
@@ -390,6 +407,12 @@ func TestKernelIssuer(t *testing.T) {
 	livetest.Need(t)
 	path := file(t)
 	cgroup := livetest.Cgroup(t)
+	if name, err := filter.CgroupPath(cgroup.ID); err != nil || name != "/"+filepath.Base(cgroup.Path) {
+		t.Errorf("cgroup %s is called %q, %v", cgroup.Path, name, err)
+	}
+	if name, err := filter.CgroupPath(1 << 60); err == nil {
+		t.Errorf("a cgroup that is not there is called %q", name)
+	}
 	one, two := livetest.Child(t, reader, path), livetest.Child(t, reader, path)
 	cgroup.Enter(one.Pid())
 	livetest.Attempts(t, func(a *livetest.Attempt) {
@@ -433,6 +456,54 @@ func TestKernelIssuer(t *testing.T) {
 		got := counted(plain(all), func(o object) string { return fmt.Sprint(o.CgroupID) })
 		check(a, "by cgroup", got, map[string]uint64{fmt.Sprint(cgroup.ID): times, fmt.Sprint(livetest.OwnCgroup(t).ID): 2 * times})
 	})
+}
+
+// TestKernelCrowded has more requests than there is room for, until those that were
+// there first are used again.
+func TestKernelCrowded(t *testing.T) {
+	livetest.Need(t)
+	d := newDisk(t, "hw_queue_depth=64")
+	opts, _ := tooltest.Parse(t, &about, defineFlags, "-j", "-d", d.name)
+	if err := opts.check(nil, func() ([]disk, error) { return listDisks("/sys/block") }); err != nil {
+		t.Fatal(err)
+	}
+	spec := tooltest.Object(t, loadBpf)
+	spec.Maps[bpfMapStarts].MaxEntries = 2
+	var stdout, stderr bytes.Buffer
+	ctx, stop := context.WithCancel(t.Context())
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	fd, err := unix.Dup(int(w.Fd())) // the tool closes it
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	t.Setenv("GOBCC_READY_FD", strconv.Itoa(fd))
+	ended := make(chan error)
+	go func() {
+		ended <- opts.trace(ctx, &cli.Env{Name: about.Name, Stdout: &stdout, Stderr: &stderr}, spec, nil)
+	}()
+	if _, err := r.Read(make([]byte, 1)); err != nil {
+		stop()
+		t.Fatalf("the tool was not ready: %v, %v", err, <-ended)
+	}
+	f := d.open()
+	f.read(10*times, 4096)
+	stop()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	res := livetest.Result{Stdout: stdout.String(), Stderr: stderr.String()}
+	lost, possibly := res.Lost()
+	all, _ := histograms(t, res)
+	shown := counted(all, func(object) string { return "" })[""]
+	livetest.Account(t, "requests", 10*times, shown, lost, possibly)
+	if possibly == 0 && (lost == 0 || lost > 64 || !strings.Contains(res.Stderr, "too many requests under way")) {
+		t.Errorf("%d shown, %d lost: %s", shown, lost, res.Stderr)
+	}
 }
 
 // TestKernelKeys has more to tell apart than there is room for.

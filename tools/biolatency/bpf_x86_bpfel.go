@@ -84,6 +84,7 @@ const (
 	bpfVarByComm            = "by_comm"
 	bpfVarByDisk            = "by_disk"
 	bpfVarByOp              = "by_op"
+	bpfVarCrowded           = "crowded"
 	bpfVarFilterCgroupMap   = "filter_cgroup_map"
 	bpfVarFilterCgroups     = "filter_cgroups"
 	bpfVarFilterCharged     = "filter_charged"
@@ -207,6 +208,7 @@ type bpfVariableSpecs struct {
 	ByComm            *ebpf.VariableSpec `ebpf:"by_comm"`
 	ByDisk            *ebpf.VariableSpec `ebpf:"by_disk"`
 	ByOp              *ebpf.VariableSpec `ebpf:"by_op"`
+	Crowded           *ebpf.VariableSpec `ebpf:"crowded"`
 	FilterCgroupMap   *ebpf.VariableSpec `ebpf:"filter_cgroup_map"`
 	FilterCgroups     *ebpf.VariableSpec `ebpf:"filter_cgroups"`
 	FilterCharged     *ebpf.VariableSpec `ebpf:"filter_charged"`
@@ -303,6 +305,7 @@ type bpfVariables struct {
 	ByComm            *ebpf.Variable `ebpf:"by_comm"`
 	ByDisk            *ebpf.Variable `ebpf:"by_disk"`
 	ByOp              *ebpf.Variable `ebpf:"by_op"`
+	Crowded           *ebpf.Variable `ebpf:"crowded"`
 	FilterCgroupMap   *ebpf.Variable `ebpf:"filter_cgroup_map"`
 	FilterCgroups     *ebpf.Variable `ebpf:"filter_cgroups"`
 	FilterCharged     *ebpf.Variable `ebpf:"filter_charged"`

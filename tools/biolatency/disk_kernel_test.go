@@ -15,7 +15,7 @@ import (
 	"github.com/gobcc/gobcc/internal/common/livetest"
 )
 
-//kernel:modules configfs null_blk kyber-iosched scsi_debug sd_mod
+//kernel:modules configfs null_blk kyber-iosched scsi_debug? sd_mod
 
 // configfs is where the disks of null_blk are made.
 const configfs = "/sys/kernel/config"

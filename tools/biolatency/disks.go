@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 )
 
@@ -15,6 +16,32 @@ type disk struct {
 
 // devOf puts a device's numbers together as the kernel side does.
 func devOf(major, minor uint32) uint32 { return major<<20 | minor }
+
+// The bounds of requestsOf.
+const (
+	leastRequests = 16 << 10
+	mostRequests  = 1 << 20
+)
+
+// requestsOf gives how many requests the disks in a directory such as /sys/block may
+// have, twice over, for those that come later.
+func requestsOf(dir string) uint32 {
+	sum := 0
+	lists, _ := filepath.Glob(filepath.Join(dir, "*", "queue", "nr_requests")) // the pattern is good
+	for _, list := range lists {
+		text, err := os.ReadFile(list)
+		if err != nil { // it went just now
+			continue
+		}
+		n, err := strconv.Atoi(strings.TrimSpace(string(text)))
+		if err != nil {
+			continue
+		}
+		queues, _ := filepath.Glob(filepath.Join(filepath.Dir(filepath.Dir(list)), "mq", "*"))
+		sum += n * len(queues)
+	}
+	return uint32(min(leastRequests+2*sum, mostRequests))
+}
 
 // listDisks gives the disks in a directory such as /sys/block, by name.
 func listDisks(dir string) ([]disk, error) {

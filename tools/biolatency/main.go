@@ -32,15 +32,27 @@ func run(ctx context.Context, env *cli.Env) error {
 	if err != nil {
 		return fmt.Errorf("read the tool's own object: %w", err)
 	}
-	issuers := opts.issuers(len(command) > 0)
-	if err := opts.prepare(spec, len(command) > 0); err != nil {
+	spec.Maps[bpfMapStarts].MaxEntries = requestsOf("/sys/block")
+	return opts.trace(ctx, env, spec, command)
+}
+
+// trace runs the tool, with its object.
+func (o *options) trace(ctx context.Context, env *cli.Env, spec *ebpf.CollectionSpec, command []string) error {
+	issuers := o.issuers(len(command) > 0)
+	if err := o.prepare(spec, len(command) > 0); err != nil {
 		return err
 	}
-	p := &printer{opts: opts}
+	p := &printer{opts: o}
+	if o.openmetrics != "" {
+		var err error
+		if p.metrics, err = newMetrics(o.openmetrics); err != nil {
+			return &cli.Usage{Err: err}
+		}
+	}
 	defer p.close()
-	return opts.Run(ctx, env, trace.Tool{
+	return o.Run(ctx, env, trace.Tool{
 		Spec:    spec,
-		Hooks:   hooks(opts, issuers),
+		Hooks:   hooks(o, issuers),
 		Prepare: func(k *attach.Kernel) error { return p.prepare(spec, k) },
 		Command: command,
 		Header:  "Tracing block device I/O... Hit Ctrl-C to end.",

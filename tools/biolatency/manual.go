@@ -27,6 +27,11 @@ microsecond on. Between two intervals nothing is lost or counted twice.
 With a command, that command is started and its requests are counted, with those
 of all that it starts in turn; the exit status is then the command's.
 
+With --openmetrics, what was counted since the beginning is written to a file with
+each table, at once in the place of the one before: for the textfile collector of
+Prometheus' node_exporter, as histogram biolatency_seconds and counter
+biolatency_errors, labelled by the keys asked for and the phase.
+
 Histograms go to standard output, all else to standard error. All filters work in
 the kernel.`,
 	JSON: []manpage.Key{
@@ -63,9 +68,13 @@ the kernel.`,
 		{Command: "biolatency -F", Text: "Tell reads from writes and flushes"},
 		{Command: "biolatency --by cgroup,op 10", Text: "Show which containers have slow disks"},
 		{Command: "biolatency -j -D 1 | jq -r 'select(.p99 > 10000000) | .disk'", Text: "List the disks whose p99 is above 10 ms"},
+		{Command: "biolatency -D --openmetrics /var/lib/node_exporter/disks.prom 15 >/dev/null", Text: "Have Prometheus collect the latencies of each disk"},
 		{Command: "biolatency -- dd if=/dev/sda of=/dev/null iflag=direct count=1000", Text: "Show the latencies of one command"},
 	},
-	Overhead: `To be measured.`,
+	Overhead: `By the kernel's own statistics (--stats), which cost a little themselves, the
+programs take 0.7 µs of a request: measured without options, with direct reads of
+4 KiB, 26 µs each, on a virtual machine. Nothing passes to the tool but the counts,
+once an interval.`,
 	Caveats: `Only devices with request queues are seen: disks, partitions (as part of their
 disk), loop and virtio devices. Those that pass bios on (device mapper, md, zram)
 show nothing of their own; the disks below them are seen.

@@ -30,6 +30,7 @@ type options struct {
 	flags       bool
 	by          keys
 	disk        string
+	openmetrics string
 
 	dev      uint32        // of disk
 	interval time.Duration // 0 for one table at the end
@@ -80,7 +81,9 @@ func defineFlags(fs *pflag.FlagSet) *options {
 	fs.BoolVar(&o.split, "split", false, "the time in the queue and that in the device side by side, and both together")
 	fs.BoolVarP(&o.extension, "extension", "e", false, "show the average, the sum and the count too")
 	fs.BoolVar(&o.percentiles, "percentiles", false, "show p50, p90, p99, p99.9 and the maximum under each histogram")
-	manual.Place(fs, manual.Output, "timestamp", "queued", "milliseconds", "disks", "flags", "by", "split", "extension", "percentiles")
+	fs.StringVar(&o.openmetrics, "openmetrics", "", "with each table, write all since the beginning to `FILE`, as OpenMetrics")
+	manual.Completes(fs, "openmetrics", manual.File)
+	manual.Place(fs, manual.Output, "openmetrics", "timestamp", "queued", "milliseconds", "disks", "flags", "by", "split", "extension", "percentiles")
 	manual.Values(fs, "by", keyNames...)
 
 	fs.StringVarP(&o.disk, "disk", "d", "", "only this `DISK`, as sda")

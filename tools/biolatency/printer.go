@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gobcc/gobcc/internal/common/events"
+	"github.com/gobcc/gobcc/internal/common/filter"
 	"github.com/gobcc/gobcc/internal/common/histogram"
 	"github.com/gobcc/gobcc/internal/common/output"
 	"github.com/gobcc/gobcc/internal/common/trace"
@@ -41,9 +42,11 @@ type printer struct {
 	opts       *options
 	live       *histogram.Live
 	operations operations
-	errnos     bool // the kernel tells errnos, not statuses
+	metrics    *metrics // nil if there is no file of them
+	errnos     bool     // the kernel tells errnos, not statuses
 
-	lines    map[uint32]*line // by slot
+	lines    map[uint32]*line  // by slot
+	cgroups  map[uint64]string // paths, as long as they were there; "" for others
 	failures map[bpfFailure]uint64
 	began    time.Time // of the interval
 	gathered time.Time
@@ -185,6 +188,19 @@ func (p *printer) errorName(n uint32) string {
 	return fmt.Sprintf("BLK_STS_%d", n)
 }
 
+// cgroup gives the path of a cgroup, or "" if it was gone when it was first asked for.
+func (p *printer) cgroup(id uint64) string {
+	path, known := p.cgroups[id]
+	if !known {
+		if p.cgroups == nil {
+			p.cgroups = map[uint64]string{}
+		}
+		path, _ = filter.CgroupPath(id) // "" if there is none
+		p.cgroups[id] = path
+	}
+	return path
+}
+
 // write writes a table and begins another.
 func (p *printer) write(r *trace.Run) error {
 	if err := p.gather(r); err != nil {
@@ -196,6 +212,11 @@ func (p *printer) write(r *trace.Run) error {
 	}
 	t := &table{lines: sorted(p.lines), failed: fails, took: p.gathered.Sub(p.began), time: time.Now()}
 	p.began = p.gathered
+	if p.metrics != nil {
+		if err := p.metrics.add(p, t); err != nil {
+			return err
+		}
+	}
 	if p.opts.JSON {
 		err = r.Out.EndRow(p.appendJSON(r.Out.Row(), t))
 	} else {

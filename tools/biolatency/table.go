@@ -5,7 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/gobcc/gobcc/internal/common/filter"
 	"github.com/gobcc/gobcc/internal/common/histogram"
 	"github.com/gobcc/gobcc/internal/common/output"
 )
@@ -74,8 +73,8 @@ func (p *printer) appendHeading(dst []byte, l *line) []byte {
 		key("flags", []byte(p.operations.text(l.OpFlags)))
 	}
 	if p.opts.by.cgroup {
-		name, err := filter.CgroupPath(l.CgroupId)
-		if err != nil {
+		name := p.cgroup(l.CgroupId)
+		if name == "" {
 			name = fmt.Sprint(l.CgroupId)
 		}
 		key("cgroup", []byte(name))

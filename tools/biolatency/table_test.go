@@ -128,6 +128,15 @@ func TestListDisks(t *testing.T) {
 	}
 }
 
+// There is room for all requests of the disks, in all their queues, twice.
+func TestRequests(t *testing.T) {
+	for dir, want := range map[string]uint32{"testdata/block": leastRequests + 2*(2*1023+256), "testdata/nothing": leastRequests} {
+		if n := requestsOf(dir); n != want {
+			t.Errorf("%s: %d, not %d", dir, n, want)
+		}
+	}
+}
+
 // Bars are as long as BCC's: one that is full only for the most.
 func TestBar(t *testing.T) {
 	for _, test := range []struct {

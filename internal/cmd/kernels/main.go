@@ -12,7 +12,9 @@
 // GOBCC_MODULES="MODULE ..." (the kernel modules that are loaded) in its
 // environment. A test file asks for modules by a line such as
 //
-//	//kernel:modules overlay null_blk
+//	//kernel:modules overlay null_blk scsi_debug?
+//
+// where a question mark stands behind those that some of the kernels do not have.
 //
 // Of the environment it reads KERNELS (as -kernels) and CI: if that is set, a
 // skip that report.go does not list as expected is a failure, and so is a

@@ -37,6 +37,7 @@ func loadModules(ctx context.Context, dir string, names []string) ([]module, err
 	if err != nil {
 		return nil, err
 	}
+	names = present(names, func(name string) bool { return files[name] != "" })
 	data := map[string][]byte{}
 	order, err := moduleOrder(names, func(name string) (deps []string, load bool, err error) {
 		path, ok := files[name]
@@ -65,6 +66,19 @@ func loadModules(ctx context.Context, dir string, names []string) ([]module, err
 		modules = append(modules, module{Name: name, Data: data[name]})
 	}
 	return modules, nil
+}
+
+// present takes the mark of those that need not be there off the names, and leaves out
+// those that are not.
+func present(names []string, have func(name string) bool) []string {
+	var left []string
+	for _, name := range names {
+		name, optional := strings.CutSuffix(name, "?")
+		if !optional || have(moduleName(name)) {
+			left = append(left, name)
+		}
+	}
+	return left
 }
 
 // moduleOrder returns the modules named and all that they depend on, each after

@@ -13,6 +13,14 @@ import (
 	"testing"
 )
 
+func TestPresent(t *testing.T) {
+	have := func(name string) bool { return name == "null_blk" || name == "sd_mod" }
+	got := present(strings.Fields("gone null-blk? sd_mod scsi_debug? null_blk"), have)
+	if want := "gone null-blk sd_mod null_blk"; strings.Join(got, " ") != want {
+		t.Errorf("%q, not %q", got, want)
+	}
+}
+
 func TestModuleOrder(t *testing.T) {
 	depends := map[string][]string{
 		"overlay":    nil,

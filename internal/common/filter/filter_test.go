@@ -324,3 +324,42 @@ func TestEnded(t *testing.T) {
 		}
 	}
 }
+
+// Which filters look at tasks, and at nothing but their cgroups.
+func TestPicksTasks(t *testing.T) {
+	root, err := cgroupRoot()
+	if err != nil {
+		t.Skipf("SKIPPED: %v", err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(root, &st); err != nil {
+		t.Fatal(err)
+	}
+	self := strconv.Itoa(os.Getpid())
+	for _, test := range []struct {
+		args   string
+		picks  bool
+		cgroup bool
+	}{
+		{"", false, false},
+		{"-p " + self, true, false},
+		{"-t " + self, true, false},
+		{"-u 0", true, false},
+		{"-n x", true, false},
+		{"--cgroup " + root, true, true},
+		{"--cgroup " + root + " -u 0", true, false},
+	} {
+		f, err := parse(strings.Fields(test.args)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Apply(object()); err != nil {
+			t.Fatal(err)
+		}
+		ids, err := f.OnlyCgroups()
+		f.Close()
+		if picks := f.PicksTasks(); picks != test.picks || err != nil || test.cgroup != slices.Equal(ids, []uint64{st.Ino}) || !test.cgroup && len(ids) > 0 {
+			t.Errorf("%q picks tasks: %v, and the cgroups %d, %v", test.args, picks, ids, err)
+		}
+	}
+}

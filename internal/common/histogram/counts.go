@@ -73,6 +73,23 @@ func (c *Counts) add(cpu *perCPU) {
 	}
 }
 
+// Add adds what others counted in the same unit.
+func (c *Counts) Add(other *Counts) {
+	if other.Count == 0 {
+		return
+	}
+	if c.Count == 0 {
+		c.unit, c.Min = other.unit, other.Min
+	}
+	c.Count += other.Count
+	c.Sum += other.Sum
+	c.Errors += other.Errors
+	c.Min, c.Max = min(c.Min, other.Min), max(c.Max, other.Max)
+	for i, n := range other.buckets {
+		c.buckets[i] += n
+	}
+}
+
 // le gives the greatest latency that is counted in a bucket, in nanoseconds.
 func (c *Counts) le(bucket int) uint64 {
 	if bucket == liveBuckets-1 { // which has all that is above

@@ -93,6 +93,17 @@ func checkBuckets(t *testing.T, c *Counts, sorted []uint64) {
 	}
 }
 
+func TestAdd(t *testing.T) {
+	a, b := Of(Micros, 5_000, 7_000), Of(Micros, 1_000, 9_000_000)
+	var sum Counts
+	for _, c := range []*Counts{{}, &a, &b, {}} {
+		sum.Add(c)
+	}
+	if want := Of(Micros, 5_000, 7_000, 1_000, 9_000_000); sum != want {
+		t.Errorf("%+v, not %+v", sum, want)
+	}
+}
+
 // What takes longer than the buckets reach is in the last.
 func TestCountsOfHours(t *testing.T) {
 	for _, unit := range []Unit{Micros, Millis} {
