@@ -110,9 +110,9 @@ All filters work in the kernel.`,
 		{Command: "tcpconnect --json | jq -r 'select(.retransmits > 0) | .daddr'", Text: "List where SYNs get lost"},
 	},
 	Overhead: `Measured in tracepoint mode on a virtual machine (docs/speed.md): a connect on the
-loopback interface, which with its accept and both closes takes 39 µs, takes 1.2 µs
-more; the program in the kernel is 0.3 µs of that. With --outcome, and what implies
-it, it takes 3.5 µs more, and every other system call 0.1 µs, in tracepoint mode.
+loopback interface, which with its accept and both closes takes 36 µs, takes 0.6 µs
+more. With --outcome, and what implies it, it takes 4.8 µs more, and every other
+system call 0.1 µs, in tracepoint mode. With --domains it takes 1.9 µs more.
 
 --domains and -d look at every packet that a socket sends or is sent. A byte to and
 fro on the loopback interface then takes 0.5 µs longer, of 8 µs by UDP and 13 by
