@@ -140,17 +140,4 @@ static __always_inline __u32 path_walk(__u32 slot, struct scratch *s, const stru
 	return s->walk.off;
 }
 
-/* The current task's file of that number, or NULL. */
-static __always_inline struct file *file_of(int fd)
-{
-	struct task_struct *task = (void *)bpf_get_current_task();
-	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
-	struct file **files = BPF_CORE_READ(table, fd), *file = NULL;
-
-	if (fd < 0 || (__u32)fd >= BPF_CORE_READ(table, max_fds))
-		return NULL;
-	bpf_probe_read_kernel(&file, sizeof(file), &files[fd]);
-	return file;
-}
-
 #endif

@@ -685,16 +685,11 @@ STATE_HOOKS(outcome, false)
 /* The socket behind a descriptor, if it is one that can make a TCP connection. */
 static __always_inline struct sock *tcp_socket(int fd)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
-	struct file **files = BPF_CORE_READ(table, fd), *file = NULL;
+	struct file *file = file_of(fd);
 	struct socket *socket;
 	struct sock *sk;
 	__u16 protocol, family;
 
-	if (fd < 0 || (__u32)fd >= BPF_CORE_READ(table, max_fds))
-		return NULL;
-	bpf_probe_read_kernel(&file, sizeof(file), &files[fd]);
 	if (!file || (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
 		return NULL;
 	socket = BPF_CORE_READ(file, private_data);
