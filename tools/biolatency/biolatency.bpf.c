@@ -92,10 +92,10 @@ const volatile struct {
 
 /*
  * A request under way, or one that has ended: the kernel uses its requests again and again, and
- * writing over what was noted of one costs less than making and deleting it. Only once the map was
- * full, entries are deleted as requests end.
+ * writing over what was noted of one costs less than making and deleting it.
  */
 struct start {
+	__u64 id;
 	__u64 made_ns;	/* 0 if it has ended */
 	__u64 issue_ns; /* 0 while it waits */
 	__u64 wait_ns;	/* till its first issue */
@@ -104,14 +104,35 @@ struct start {
 	__u16 requeued;
 };
 
-bool crowded = false;
+/*
+ * Finding something in an array costs a tenth of finding it in a hash. So a request has its place in
+ * the array, which it keeps for ever, if it was the first that came there: that is who entered owners.
+ */
+#define PLACE_BITS 14
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 << PLACE_BITS);
+	__type(key, __u32);
+	__type(value, struct start);
+} places SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1 << PLACE_BITS);
+	__type(key, __u32);
+	__type(value, __u64);
+} owners SEC(".maps");
+
+/* The requests whose place is another's. Once it was full, they leave it as they end. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 65536);
 	__type(key, __u64);
 	__type(value, struct start);
 } starts SEC(".maps");
+
+bool crowded = false;
 
 /* What each slot of the histograms is for. They are handed out one by one from those that are free. */
 struct {
@@ -171,8 +192,16 @@ struct last {
 	__u64 copies; /* a bit for each that has seen it */
 };
 
+enum event {
+	STARTED,
+	INSERTED,
+	ISSUED,
+	COMPLETED,
+	EVENTS
+};
+
 struct seen {
-	struct last started, inserted, issued, completed;
+	struct last last[EVENTS];
 };
 
 struct {
@@ -187,10 +216,19 @@ struct {
  * that comes again has another event before it. Where an interrupt comes between two copies, the
  * second does its work once more.
  */
-static __always_inline bool seen_already(struct last *last, __u64 id, const __u64 copy)
+static __always_inline bool seen_already(enum event event, __u64 id, const __u64 copy)
 {
 	__u64 bit = 1ULL << (copy & (MAX_COPIES - 1));
+	struct last *last;
+	__u32 zero = 0;
+	struct seen *here;
 
+	if (number_of_copies() == 1)
+		return false;
+	here = bpf_map_lookup_elem(&seen, &zero);
+	if (!here) /* never */
+		return false;
+	last = &here->last[event];
 	if (last->id != id || (last->copies & bit)) {
 		last->id = id;
 		last->copies = bit;
@@ -205,13 +243,6 @@ static __always_inline bool seen_already(struct last *last, __u64 id, const __u6
  * program has seen it, and an interrupt came between.
  */
 #define SHORTLY_NS 1000000
-
-static __always_inline struct seen *seen_here(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&seen, &zero);
-}
 
 static __always_inline struct gendisk *disk_of(const struct request *rq)
 {
@@ -320,6 +351,36 @@ static __always_inline bool classify(const struct request *rq, __u32 *slot)
 	return slot_of(&key, disk, slot);
 }
 
+/* Swapping the bytes makes a number of what the verifier takes for a pointer. */
+static __always_inline __u32 place_of(__u64 id)
+{
+	return (__builtin_bswap64(id) * 0x9e3779b97f4a7c15) >> (64 - PLACE_BITS);
+}
+
+static __always_inline struct start *find(__u64 id)
+{
+	__u32 index = place_of(id);
+	struct start *place = bpf_map_lookup_elem(&places, &index);
+
+	if (place && place->id == id)
+		return place;
+	return bpf_map_lookup_elem(&starts, &id);
+}
+
+/* Keeps what is noted of a request that was not known. Returns whether there is room for it. */
+static __always_inline bool keep(const struct start *new)
+{
+	__u32 index = place_of(new->id);
+	struct start *place = bpf_map_lookup_elem(&places, &index);
+	__u64 id = new->id;
+
+	if (place && !place->id && !bpf_map_update_elem(&owners, &index, &id, BPF_NOEXIST)) {
+		*place = *new;
+		return true;
+	}
+	return !bpf_map_update_elem(&starts, &id, new, BPF_ANY);
+}
+
 /* Forgets a request. */
 static __always_inline void end(struct start *s, __u64 id)
 {
@@ -339,7 +400,7 @@ static __always_inline void begin(const struct request *rq, __u64 id, struct sta
 	}
 	if (old) {
 		*old = *new;
-	} else if (bpf_map_update_elem(&starts, &id, new, BPF_ANY)) {
+	} else if (!keep(new)) {
 		crowded = true;
 		count_lost(LOST_REQUESTS_FULL);
 	}
@@ -349,12 +410,11 @@ static __always_inline void begin(const struct request *rq, __u64 id, struct sta
 static __always_inline int made(const struct request *rq, const bool started)
 {
 	__u64 id = (__u64)rq;
-	struct start new = {}, *old;
-	struct seen *here = seen_here();
+	struct start new = { .id = id }, *old;
 
-	if (!here || seen_already(started ? &here->started : &here->inserted, id, copy_number()))
+	if (seen_already(started ? STARTED : INSERTED, id, copy_number()))
 		return 0;
-	old = bpf_map_lookup_elem(&starts, &id);
+	old = find(id);
 	/* It is in its queue again, or was seen as it was made. */
 	if (old && old->made_ns && !old->issue_ns && (old->requeued || (has_io_start && !started)))
 		return 0;
@@ -367,14 +427,13 @@ static __always_inline int made(const struct request *rq, const bool started)
 static __always_inline int issued(const struct request *rq)
 {
 	__u64 id = (__u64)rq, now;
-	struct start new = {}, *old;
-	struct seen *here = seen_here();
+	struct start new = { .id = id }, *old;
 
-	if (!here || seen_already(&here->issued, id, copy_number()))
+	if (seen_already(ISSUED, id, copy_number()))
 		return 0;
 	now = bpf_ktime_get_ns();
-	old = bpf_map_lookup_elem(&starts, &id);
-	if (old && old->issue_ns && now - old->issue_ns < SHORTLY_NS)
+	old = find(id);
+	if (number_of_copies() > 1 && old && old->issue_ns && now - old->issue_ns < SHORTLY_NS)
 		return 0;
 	if (old && old->made_ns && !old->issue_ns) {
 		if (!old->issues)
@@ -393,7 +452,7 @@ static __always_inline int issued(const struct request *rq)
 static __always_inline int requeued(const struct request *rq)
 {
 	__u64 id = (__u64)rq;
-	struct start *s = bpf_map_lookup_elem(&starts, &id);
+	struct start *s = find(id);
 
 	if (!s || !s->made_ns)
 		return 0;
@@ -406,8 +465,10 @@ static __always_inline int requeued(const struct request *rq)
 static __always_inline int merged(const struct request *rq)
 {
 	__u64 id = (__u64)rq;
+	struct start *s = find(id);
 
-	bpf_map_delete_elem(&starts, &id);
+	if (s)
+		end(s, id);
 	return 0;
 }
 
@@ -445,14 +506,13 @@ static __always_inline int completed(const struct request *rq, __u64 status, __u
 	const __u64 copy = copy_number();
 	__u64 id = (__u64)rq, now;
 	__u32 error = status_is_errno ? -(__s32)status : (__u8)status;
-	struct seen *here = seen_here();
 	struct start *kept, s;
 
-	if (!here || seen_already(&here->completed, id, copy))
+	if (seen_already(COMPLETED, id, copy))
 		return 0;
 	if (bytes < BPF_CORE_READ(rq, __data_len)) /* the rest is still to come */
 		return 0;
-	kept = bpf_map_lookup_elem(&starts, &id);
+	kept = find(id);
 	if (!kept || !kept->made_ns) /* another copy of this program has counted it, say */
 		return 0;
 	s = *kept;

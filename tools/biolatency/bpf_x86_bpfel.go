@@ -55,7 +55,9 @@ const (
 	bpfMapIssuers           = "issuers"
 	bpfMapLost              = "lost"
 	bpfMapMntnsMap          = "mntns_map"
+	bpfMapOwners            = "owners"
 	bpfMapPids              = "pids"
+	bpfMapPlaces            = "places"
 	bpfMapSeen              = "seen"
 	bpfMapSlotDisks         = "slot_disks"
 	bpfMapSlots             = "slots"
@@ -192,7 +194,9 @@ type bpfMapSpecs struct {
 	Issuers        *ebpf.MapSpec `ebpf:"issuers"`
 	Lost           *ebpf.MapSpec `ebpf:"lost"`
 	MntnsMap       *ebpf.MapSpec `ebpf:"mntns_map"`
+	Owners         *ebpf.MapSpec `ebpf:"owners"`
 	Pids           *ebpf.MapSpec `ebpf:"pids"`
+	Places         *ebpf.MapSpec `ebpf:"places"`
 	Seen           *ebpf.MapSpec `ebpf:"seen"`
 	SlotDisks      *ebpf.MapSpec `ebpf:"slot_disks"`
 	Slots          *ebpf.MapSpec `ebpf:"slots"`
@@ -269,7 +273,9 @@ type bpfMaps struct {
 	Issuers        *ebpf.Map `ebpf:"issuers"`
 	Lost           *ebpf.Map `ebpf:"lost"`
 	MntnsMap       *ebpf.Map `ebpf:"mntns_map"`
+	Owners         *ebpf.Map `ebpf:"owners"`
 	Pids           *ebpf.Map `ebpf:"pids"`
+	Places         *ebpf.Map `ebpf:"places"`
 	Seen           *ebpf.Map `ebpf:"seen"`
 	SlotDisks      *ebpf.Map `ebpf:"slot_disks"`
 	Slots          *ebpf.Map `ebpf:"slots"`
@@ -288,7 +294,9 @@ func (m *bpfMaps) Close() error {
 		m.Issuers,
 		m.Lost,
 		m.MntnsMap,
+		m.Owners,
 		m.Pids,
+		m.Places,
 		m.Seen,
 		m.SlotDisks,
 		m.Slots,

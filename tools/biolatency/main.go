@@ -68,8 +68,9 @@ func (o *options) issuers(command bool) bool {
 }
 
 // hooks are the same in all modes: functions that could be probed are inlined, or
-// gone. Any of the programs may be interrupted by what completes or issues another
-// request.
+// gone. Any of the programs may be interrupted by what completes another request, and
+// by what that makes of it, but for the issue of one: the kernel runs no queue in an
+// interrupt.
 func hooks(o *options, issuers bool) []attach.Hook {
 	programs := []string{"issue", "requeue", "complete"}
 	needs := programs
@@ -79,7 +80,7 @@ func hooks(o *options, issuers bool) []attach.Hook {
 	}
 	all := []attach.Hook{{
 		Name: "requests", Sees: "requests",
-		Choices: []attach.Choice{{Mode: attach.Auto, Programs: programs, Needs: needs, Repeatable: programs, Nested: programs}},
+		Choices: []attach.Choice{{Mode: attach.Auto, Programs: programs, Needs: needs, Repeatable: programs, Nested: programs[1:]}},
 	}}
 	if issuers {
 		programs := []string{"bio_queue"}

@@ -290,7 +290,7 @@ func TestSpares(t *testing.T) {
 		}
 		prune(spec, results)
 		for _, p := range spec.Programs {
-			p.Instructions = asm.Instructions{asm.LoadImm(asm.R0, copyMarker, asm.DWord), asm.Return()}
+			p.Instructions = asm.Instructions{asm.LoadImm(asm.R0, copyMarker, asm.DWord), asm.LoadImm(asm.R0, copiesMarker, asm.DWord), asm.Return()}
 		}
 		addSpares(spec, results)
 		if got := strings.Join(slices.Sorted(maps.Keys(spec.Programs)), " "); got != test.want {
@@ -308,6 +308,10 @@ func TestSpares(t *testing.T) {
 			_, copied, _ := strings.Cut(name, ".")
 			if want := map[string]int64{"": 0, "2": 1, "3": 2, "4": 3}[copied]; p.Instructions[0].Constant != want {
 				t.Errorf("program %s takes itself for copy %d", name, p.Instructions[0].Constant)
+			}
+			of := int64(1 + strings.Count(test.want, original(name)+"."))
+			if p.Instructions[1].Constant != of {
+				t.Errorf("program %s takes itself for one of %d, not %d", name, p.Instructions[1].Constant, of)
 			}
 		}
 	}
