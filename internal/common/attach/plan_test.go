@@ -506,6 +506,7 @@ func TestPruneKeepsWhatIsReferenced(t *testing.T) {
 	for _, name := range []string{"events", "calls", "unused", ".rodata"} {
 		spec.Maps[name] = &ebpf.MapSpec{Name: name}
 	}
+	spec.Variables["used"], spec.Variables["unused"] = &ebpf.VariableSpec{SectionName: ".rodata"}, &ebpf.VariableSpec{SectionName: ".bss"}
 	load := func(p, m string) {
 		spec.Programs[p].Instructions = append(spec.Programs[p].Instructions, asm.LoadMapPtr(asm.R1, 0).WithReference(m))
 	}
@@ -523,6 +524,9 @@ func TestPruneKeepsWhatIsReferenced(t *testing.T) {
 	}
 	if got := strings.Join(slices.Sorted(maps.Keys(spec.Maps)), " "); got != ".rodata events" {
 		t.Errorf("maps %s are left", got)
+	}
+	if got := slices.Sorted(maps.Keys(spec.Variables)); !slices.Equal(got, []string{"used"}) {
+		t.Errorf("variables %q are left", got)
 	}
 }
 
