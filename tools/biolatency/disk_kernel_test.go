@@ -28,6 +28,9 @@ type testDisk struct {
 	gone bool
 }
 
+// disksMade is how many were made.
+var disksMade int
+
 // newDisk makes a disk with these settings, as "completion_nsec=1000". It has a queue
 // for requests, and 64 MiB.
 func newDisk(t testing.TB, settings ...string) *testDisk {
@@ -38,7 +41,8 @@ func newDisk(t testing.TB, settings ...string) *testDisk {
 	if err := unix.Mount("none", configfs, "configfs", 0, ""); err != nil && !errors.Is(err, unix.EBUSY) {
 		t.Fatalf("mount configfs: %v", err)
 	}
-	d := &testDisk{t: t, dir: filepath.Join(configfs, "nullb", fmt.Sprintf("gobcc%d", os.Getpid()))}
+	disksMade++
+	d := &testDisk{t: t, dir: filepath.Join(configfs, "nullb", fmt.Sprintf("gobcc%d-%d", os.Getpid(), disksMade))}
 	if err := os.Mkdir(d.dir, 0o755); err != nil {
 		t.Fatalf("make a disk: %v", err)
 	}
@@ -82,11 +86,16 @@ func (d *testDisk) remove() {
 // scsiDebug is where the settings of the module scsi_debug are.
 const scsiDebug = "/sys/bus/pseudo/drivers/scsi_debug/"
 
+func hasScsiDebug() bool {
+	_, err := os.Stat(scsiDebug)
+	return err == nil
+}
+
 // scsiDisk gives the path of scsi_debug's disk, once it is there. The settings are for
 // this test.
 func scsiDisk(t testing.TB, settings ...string) string {
 	t.Helper()
-	if _, err := os.Stat(scsiDebug); err != nil {
+	if !hasScsiDebug() {
 		t.Skip("SKIPPED: the module scsi_debug is not loaded here")
 	}
 	const pattern = "/sys/bus/pseudo/devices/adapter0/host*/target*/*/block/*"
@@ -102,20 +111,37 @@ func scsiDisk(t testing.TB, settings ...string) string {
 	})
 	for _, s := range settings {
 		name, value, _ := strings.Cut(s, "=")
-		old, err := os.ReadFile(scsiDebug + name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(scsiDebug+name, []byte(value), 0); err != nil {
-			t.Fatalf("set %s: %v", name, err)
-		}
-		t.Cleanup(func() {
-			if err := os.WriteFile(scsiDebug+name, old, 0); err != nil {
-				t.Error(err)
-			}
-		})
+		scsiSet(t, name, value)
 	}
 	return path
+}
+
+// scsiSet changes one of the settings, for this test.
+func scsiSet(t testing.TB, name, value string) {
+	t.Helper()
+	file := scsiDebug + name
+	old, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := func(value []byte) {
+		// Some can't be changed while the kernel looks at the disk.
+		livetest.Eventually(t, func() error { return os.WriteFile(file, value, 0) })
+	}
+	set([]byte(value))
+	t.Cleanup(func() { set(old) })
+}
+
+// scanScsi has the kernel find scsi_debug's disk, after it was taken away.
+func scanScsi(t testing.TB) {
+	t.Helper()
+	scans, err := filepath.Glob("/sys/bus/pseudo/devices/adapter0/host*/scsi_host/host*/scan")
+	if err != nil || len(scans) != 1 {
+		t.Fatalf("%q, %v", scans, err)
+	}
+	if err := os.WriteFile(scans[0], []byte("- - -"), 0); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (d *testDisk) path() string { return "/dev/" + d.name }

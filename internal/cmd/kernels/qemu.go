@@ -79,6 +79,10 @@ func (b guestBoot) run(ctx context.Context) (*console, error) {
 	args := append([]string{
 		"-m", "2048", "-smp", "2", "-no-reboot",
 		"-display", "none", "-monitor", "none", "-serial", "stdio", "-nic", "none",
+		// A disk that keeps nothing and takes no time, for tests that want one of
+		// virtio's. They know it by its serial number.
+		"-blockdev", "driver=null-co,node-name=disk,size=67108864,read-zeroes=on",
+		"-device", "virtio-blk-pci,drive=disk,serial=gobcc-test",
 		"-kernel", b.Vmlinuz, "-initrd", b.Initrd,
 		// panic=-1 reboots at once, and then -no-reboot ends QEMU. Messages
 		// are told from test output by their time.
