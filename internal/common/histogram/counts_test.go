@@ -104,6 +104,34 @@ func TestAdd(t *testing.T) {
 	}
 }
 
+// Each power begins where Edge says, in its first bucket.
+func TestSpan(t *testing.T) {
+	for _, unit := range []Unit{Micros, Millis} {
+		for power := range Powers {
+			edge := unit.Edge(power)
+			c := Of(unit, edge, edge)
+			if first, counts := c.Span(); first != power*PerPower || !slices.Equal(counts, []uint64{2}) {
+				t.Errorf("%d ns are in bucket %d, %d: not in the first of power %d", edge, first, counts, power)
+			}
+			if power == 0 {
+				continue
+			}
+			c = Of(unit, edge-1)
+			if first, _ := c.Span(); first != power*PerPower-1 {
+				t.Errorf("%d ns are in bucket %d, not in the last of power %d", edge-1, first, power-1)
+			}
+		}
+		c := Of(unit, 0, unit.Edge(1), unit.Edge(Powers-1)<<4)
+		if first, counts := c.Span(); first != 0 || len(counts) != liveBuckets || counts[0] != 1 || counts[PerPower] != 1 || counts[liveBuckets-1] != 1 {
+			t.Errorf("from %d, %d buckets", first, len(counts))
+		}
+	}
+	var none Counts
+	if first, counts := none.Span(); first != 0 || len(counts) != 0 {
+		t.Errorf("of nothing: %d from %d on", counts, first)
+	}
+}
+
 // What takes longer than the buckets reach is in the last.
 func TestCountsOfHours(t *testing.T) {
 	for _, unit := range []Unit{Micros, Millis} {
