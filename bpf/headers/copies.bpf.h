@@ -9,12 +9,21 @@
 
 #define MAX_COPIES 4
 
-/* 0, and from 1 on in spares. Package attach puts the number where the marker stands. */
+/* 0, and from 1 on in spares. Package attach puts the numbers where the markers stand. */
 static __always_inline __u64 copy_number(void)
 {
 	__u64 n;
 
 	asm volatile("%0 = 0x6f6e79706f635f5f ll" : "=r"(n));
+	return n;
+}
+
+/* How many there are: 1 if the program has no spares. The verifier knows it as a constant. */
+static __always_inline __u64 number_of_copies(void)
+{
+	__u64 n;
+
+	asm volatile("%0 = 0x736569706f635f5f ll" : "=r"(n));
 	return n;
 }
 

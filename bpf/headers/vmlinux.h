@@ -371,13 +371,33 @@ struct request_queue {
 	struct gendisk *disk; /* since 5.15 */
 };
 
+struct block_device {
+	struct gendisk *bd_disk;
+};
+
+struct bvec_iter {
+	unsigned int bi_size;
+};
+
 struct bio {
+	struct bio *bi_next;
+	struct block_device *bi_bdev; /* since 5.12 */
+	unsigned int bi_opf;
+	__u8 bi_status;
+	struct bvec_iter bi_iter;
+	void *bi_private;
 	struct blkcg_gq *bi_blkg; /* only with CONFIG_BLK_CGROUP */
+};
+
+/* Up to 5.11. */
+struct bio___old {
+	struct gendisk *bi_disk;
 };
 
 struct request {
 	struct request_queue *q;
 	unsigned int cmd_flags;
+	unsigned int rq_flags;
 	unsigned int __data_len;
 	struct bio *bio;
 };

@@ -468,6 +468,7 @@ func TestKernelCrowded(t *testing.T) {
 		t.Fatal(err)
 	}
 	spec := tooltest.Object(t, loadBpf)
+	spec.Maps[bpfMapPlaces].MaxEntries = 1
 	spec.Maps[bpfMapStarts].MaxEntries = 2
 	var stdout, stderr bytes.Buffer
 	ctx, stop := context.WithCancel(t.Context())

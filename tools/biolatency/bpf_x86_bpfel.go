@@ -21,7 +21,7 @@ type bpfDiskName struct {
 type bpfFailure struct {
 	_     structs.HostLayout
 	Disk  [32]uint8
-	Error uint32
+	Error int32
 }
 
 type bpfKey struct {
@@ -45,6 +45,7 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	bpfMapBios              = "bios"
 	bpfMapCgroupMap         = "cgroup_map"
 	bpfMapCgroups           = "cgroups"
 	bpfMapChargedCgroups    = "charged_cgroups"
@@ -55,13 +56,25 @@ const (
 	bpfMapIssuers           = "issuers"
 	bpfMapLost              = "lost"
 	bpfMapMntnsMap          = "mntns_map"
+	bpfMapOwners            = "owners"
 	bpfMapPids              = "pids"
+	bpfMapPlaces            = "places"
 	bpfMapSeen              = "seen"
 	bpfMapSlotDisks         = "slot_disks"
 	bpfMapSlots             = "slots"
 	bpfMapStarts            = "starts"
+	bpfProgBioBeginRaw      = "bio_begin_raw"
+	bpfProgBioBeginTp       = "bio_begin_tp"
+	bpfProgBioEndRaw        = "bio_end_raw"
+	bpfProgBioEndTp         = "bio_end_tp"
 	bpfProgBioQueueRaw      = "bio_queue_raw"
 	bpfProgBioQueueTp       = "bio_queue_tp"
+	bpfProgBioRemapRaw      = "bio_remap_raw"
+	bpfProgBioRemapTp       = "bio_remap_tp"
+	bpfProgBioRequestRaw    = "bio_request_raw"
+	bpfProgBioRequestTp     = "bio_request_tp"
+	bpfProgBioSplitRaw      = "bio_split_raw"
+	bpfProgBioSplitTp       = "bio_split_tp"
 	bpfProgBucketCall       = "bucket_call"
 	bpfProgCompleteRaw      = "complete_raw"
 	bpfProgCompleteTp       = "complete_tp"
@@ -100,6 +113,8 @@ const (
 	bpfVarFilterTid         = "filter_tid"
 	bpfVarFilterUid         = "filter_uid"
 	bpfVarFilterUidValue    = "filter_uid_value"
+	bpfVarFlushFlags        = "flush_flags"
+	bpfVarFlushSequence     = "flush_sequence"
 	bpfVarHasIoStart        = "has_io_start"
 	bpfVarHistogramDivisor  = "histogram_divisor"
 	bpfVarHistogramShift    = "histogram_shift"
@@ -107,7 +122,9 @@ const (
 	bpfVarPidNamespaceInode = "pid_namespace_inode"
 	bpfVarPrototypes        = "prototypes"
 	bpfVarQueueFirst        = "queue_first"
+	bpfVarRemapQueueFirst   = "remap_queue_first"
 	bpfVarRingWakeupShift   = "ring_wakeup_shift"
+	bpfVarSplitQueueFirst   = "split_queue_first"
 	bpfVarStatusIsErrno     = "status_is_errno"
 	bpfVarTypes             = "types"
 	bpfVarWantIssuer        = "want_issuer"
@@ -157,8 +174,18 @@ type bpfSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfProgramSpecs struct {
+	BioBeginRaw   *ebpf.ProgramSpec `ebpf:"bio_begin_raw"`
+	BioBeginTp    *ebpf.ProgramSpec `ebpf:"bio_begin_tp"`
+	BioEndRaw     *ebpf.ProgramSpec `ebpf:"bio_end_raw"`
+	BioEndTp      *ebpf.ProgramSpec `ebpf:"bio_end_tp"`
 	BioQueueRaw   *ebpf.ProgramSpec `ebpf:"bio_queue_raw"`
 	BioQueueTp    *ebpf.ProgramSpec `ebpf:"bio_queue_tp"`
+	BioRemapRaw   *ebpf.ProgramSpec `ebpf:"bio_remap_raw"`
+	BioRemapTp    *ebpf.ProgramSpec `ebpf:"bio_remap_tp"`
+	BioRequestRaw *ebpf.ProgramSpec `ebpf:"bio_request_raw"`
+	BioRequestTp  *ebpf.ProgramSpec `ebpf:"bio_request_tp"`
+	BioSplitRaw   *ebpf.ProgramSpec `ebpf:"bio_split_raw"`
+	BioSplitTp    *ebpf.ProgramSpec `ebpf:"bio_split_tp"`
 	BucketCall    *ebpf.ProgramSpec `ebpf:"bucket_call"`
 	CompleteRaw   *ebpf.ProgramSpec `ebpf:"complete_raw"`
 	CompleteTp    *ebpf.ProgramSpec `ebpf:"complete_tp"`
@@ -182,6 +209,7 @@ type bpfProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
+	Bios           *ebpf.MapSpec `ebpf:"bios"`
 	CgroupMap      *ebpf.MapSpec `ebpf:"cgroup_map"`
 	Cgroups        *ebpf.MapSpec `ebpf:"cgroups"`
 	ChargedCgroups *ebpf.MapSpec `ebpf:"charged_cgroups"`
@@ -192,7 +220,9 @@ type bpfMapSpecs struct {
 	Issuers        *ebpf.MapSpec `ebpf:"issuers"`
 	Lost           *ebpf.MapSpec `ebpf:"lost"`
 	MntnsMap       *ebpf.MapSpec `ebpf:"mntns_map"`
+	Owners         *ebpf.MapSpec `ebpf:"owners"`
 	Pids           *ebpf.MapSpec `ebpf:"pids"`
+	Places         *ebpf.MapSpec `ebpf:"places"`
 	Seen           *ebpf.MapSpec `ebpf:"seen"`
 	SlotDisks      *ebpf.MapSpec `ebpf:"slot_disks"`
 	Slots          *ebpf.MapSpec `ebpf:"slots"`
@@ -224,6 +254,8 @@ type bpfVariableSpecs struct {
 	FilterTid         *ebpf.VariableSpec `ebpf:"filter_tid"`
 	FilterUid         *ebpf.VariableSpec `ebpf:"filter_uid"`
 	FilterUidValue    *ebpf.VariableSpec `ebpf:"filter_uid_value"`
+	FlushFlags        *ebpf.VariableSpec `ebpf:"flush_flags"`
+	FlushSequence     *ebpf.VariableSpec `ebpf:"flush_sequence"`
 	HasIoStart        *ebpf.VariableSpec `ebpf:"has_io_start"`
 	HistogramDivisor  *ebpf.VariableSpec `ebpf:"histogram_divisor"`
 	HistogramShift    *ebpf.VariableSpec `ebpf:"histogram_shift"`
@@ -231,7 +263,9 @@ type bpfVariableSpecs struct {
 	PidNamespaceInode *ebpf.VariableSpec `ebpf:"pid_namespace_inode"`
 	Prototypes        *ebpf.VariableSpec `ebpf:"prototypes"`
 	QueueFirst        *ebpf.VariableSpec `ebpf:"queue_first"`
+	RemapQueueFirst   *ebpf.VariableSpec `ebpf:"remap_queue_first"`
 	RingWakeupShift   *ebpf.VariableSpec `ebpf:"ring_wakeup_shift"`
+	SplitQueueFirst   *ebpf.VariableSpec `ebpf:"split_queue_first"`
 	StatusIsErrno     *ebpf.VariableSpec `ebpf:"status_is_errno"`
 	Types             *ebpf.VariableSpec `ebpf:"types"`
 	WantIssuer        *ebpf.VariableSpec `ebpf:"want_issuer"`
@@ -259,6 +293,7 @@ func (o *bpfObjects) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
+	Bios           *ebpf.Map `ebpf:"bios"`
 	CgroupMap      *ebpf.Map `ebpf:"cgroup_map"`
 	Cgroups        *ebpf.Map `ebpf:"cgroups"`
 	ChargedCgroups *ebpf.Map `ebpf:"charged_cgroups"`
@@ -269,7 +304,9 @@ type bpfMaps struct {
 	Issuers        *ebpf.Map `ebpf:"issuers"`
 	Lost           *ebpf.Map `ebpf:"lost"`
 	MntnsMap       *ebpf.Map `ebpf:"mntns_map"`
+	Owners         *ebpf.Map `ebpf:"owners"`
 	Pids           *ebpf.Map `ebpf:"pids"`
+	Places         *ebpf.Map `ebpf:"places"`
 	Seen           *ebpf.Map `ebpf:"seen"`
 	SlotDisks      *ebpf.Map `ebpf:"slot_disks"`
 	Slots          *ebpf.Map `ebpf:"slots"`
@@ -278,6 +315,7 @@ type bpfMaps struct {
 
 func (m *bpfMaps) Close() error {
 	return _BpfClose(
+		m.Bios,
 		m.CgroupMap,
 		m.Cgroups,
 		m.ChargedCgroups,
@@ -288,7 +326,9 @@ func (m *bpfMaps) Close() error {
 		m.Issuers,
 		m.Lost,
 		m.MntnsMap,
+		m.Owners,
 		m.Pids,
+		m.Places,
 		m.Seen,
 		m.SlotDisks,
 		m.Slots,
@@ -321,6 +361,8 @@ type bpfVariables struct {
 	FilterTid         *ebpf.Variable `ebpf:"filter_tid"`
 	FilterUid         *ebpf.Variable `ebpf:"filter_uid"`
 	FilterUidValue    *ebpf.Variable `ebpf:"filter_uid_value"`
+	FlushFlags        *ebpf.Variable `ebpf:"flush_flags"`
+	FlushSequence     *ebpf.Variable `ebpf:"flush_sequence"`
 	HasIoStart        *ebpf.Variable `ebpf:"has_io_start"`
 	HistogramDivisor  *ebpf.Variable `ebpf:"histogram_divisor"`
 	HistogramShift    *ebpf.Variable `ebpf:"histogram_shift"`
@@ -328,7 +370,9 @@ type bpfVariables struct {
 	PidNamespaceInode *ebpf.Variable `ebpf:"pid_namespace_inode"`
 	Prototypes        *ebpf.Variable `ebpf:"prototypes"`
 	QueueFirst        *ebpf.Variable `ebpf:"queue_first"`
+	RemapQueueFirst   *ebpf.Variable `ebpf:"remap_queue_first"`
 	RingWakeupShift   *ebpf.Variable `ebpf:"ring_wakeup_shift"`
+	SplitQueueFirst   *ebpf.Variable `ebpf:"split_queue_first"`
 	StatusIsErrno     *ebpf.Variable `ebpf:"status_is_errno"`
 	Types             *ebpf.Variable `ebpf:"types"`
 	WantIssuer        *ebpf.Variable `ebpf:"want_issuer"`
@@ -340,8 +384,18 @@ type bpfVariables struct {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfPrograms struct {
+	BioBeginRaw   *ebpf.Program `ebpf:"bio_begin_raw"`
+	BioBeginTp    *ebpf.Program `ebpf:"bio_begin_tp"`
+	BioEndRaw     *ebpf.Program `ebpf:"bio_end_raw"`
+	BioEndTp      *ebpf.Program `ebpf:"bio_end_tp"`
 	BioQueueRaw   *ebpf.Program `ebpf:"bio_queue_raw"`
 	BioQueueTp    *ebpf.Program `ebpf:"bio_queue_tp"`
+	BioRemapRaw   *ebpf.Program `ebpf:"bio_remap_raw"`
+	BioRemapTp    *ebpf.Program `ebpf:"bio_remap_tp"`
+	BioRequestRaw *ebpf.Program `ebpf:"bio_request_raw"`
+	BioRequestTp  *ebpf.Program `ebpf:"bio_request_tp"`
+	BioSplitRaw   *ebpf.Program `ebpf:"bio_split_raw"`
+	BioSplitTp    *ebpf.Program `ebpf:"bio_split_tp"`
 	BucketCall    *ebpf.Program `ebpf:"bucket_call"`
 	CompleteRaw   *ebpf.Program `ebpf:"complete_raw"`
 	CompleteTp    *ebpf.Program `ebpf:"complete_tp"`
@@ -363,8 +417,18 @@ type bpfPrograms struct {
 
 func (p *bpfPrograms) Close() error {
 	return _BpfClose(
+		p.BioBeginRaw,
+		p.BioBeginTp,
+		p.BioEndRaw,
+		p.BioEndTp,
 		p.BioQueueRaw,
 		p.BioQueueTp,
+		p.BioRemapRaw,
+		p.BioRemapTp,
+		p.BioRequestRaw,
+		p.BioRequestTp,
+		p.BioSplitRaw,
+		p.BioSplitTp,
 		p.BucketCall,
 		p.CompleteRaw,
 		p.CompleteTp,

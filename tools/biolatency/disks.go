@@ -21,6 +21,7 @@ func devOf(major, minor uint32) uint32 { return major<<20 | minor }
 const (
 	leastRequests = 16 << 10
 	mostRequests  = 1 << 20
+	leastBios     = 64 << 10 // a request has several
 )
 
 // requestsOf gives how many requests the disks in a directory such as /sys/block may

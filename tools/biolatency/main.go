@@ -33,7 +33,11 @@ func run(ctx context.Context, env *cli.Env) error {
 	if err != nil {
 		return fmt.Errorf("read the tool's own object: %w", err)
 	}
-	spec.Maps[bpfMapStarts].MaxEntries = requestsOf("/sys/block")
+	if n := requestsOf("/sys/block"); opts.bios {
+		spec.Maps[bpfMapBios].MaxEntries = max(n, leastBios)
+	} else {
+		spec.Maps[bpfMapStarts].MaxEntries = n
+	}
 	return opts.trace(ctx, env, spec, command)
 }
 
@@ -75,9 +79,17 @@ func (o *options) issuers(command bool) bool {
 }
 
 // hooks are the same in all modes: functions that could be probed are inlined, or
-// gone. Any of the programs may be interrupted by what completes or issues another
-// request.
+// gone. Any of the programs may be interrupted by what completes another request, and
+// by what that makes of it, but for the issue of one and of a bio: the kernel runs no
+// queue in an interrupt, and submits nothing there.
 func hooks(o *options, issuers bool) []attach.Hook {
+	if o.bios {
+		programs := []string{"bio_begin", "bio_remap", "bio_split", "bio_request", "bio_end"}
+		return []attach.Hook{{
+			Name: "bios", Sees: "bios",
+			Choices: []attach.Choice{{Mode: attach.Auto, Programs: programs, Needs: programs, Repeatable: programs, Nested: []string{"bio_request", "bio_end"}}},
+		}}
+	}
 	programs := []string{"issue", "requeue", "complete"}
 	needs := programs
 	if o.queued || o.split {
@@ -86,13 +98,13 @@ func hooks(o *options, issuers bool) []attach.Hook {
 	}
 	all := []attach.Hook{{
 		Name: "requests", Sees: "requests",
-		Choices: []attach.Choice{{Mode: attach.Auto, Programs: programs, Needs: needs, Repeatable: programs, Nested: programs}},
+		Choices: []attach.Choice{{Mode: attach.Auto, Programs: programs, Needs: needs, Repeatable: programs, Nested: programs[1:]}},
 	}}
 	if issuers {
 		programs := []string{"bio_queue"}
 		all = append(all, attach.Hook{
 			Name: "issuers", Sees: "who issues a request",
-			Choices: []attach.Choice{{Mode: attach.Auto, Programs: programs, Needs: programs, Repeatable: programs, Nested: programs}},
+			Choices: []attach.Choice{{Mode: attach.Auto, Programs: programs, Needs: programs, Repeatable: programs}},
 		})
 	}
 	return all
@@ -115,8 +127,15 @@ func (o *options) prepare(spec *ebpf.CollectionSpec, command bool) error {
 	if err != nil {
 		return err
 	}
-	if !o.issuers(command) {
-		spec.Maps[bpfMapIssuers].MaxEntries = 1
+	unused := []string{bpfMapBios}
+	if o.bios {
+		unused = []string{bpfMapPlaces, bpfMapOwners, bpfMapStarts}
+	}
+	if o.bios || !o.issuers(command) {
+		unused = append(unused, bpfMapIssuers)
+	}
+	for _, name := range unused {
+		spec.Maps[name].MaxEntries = 1
 	}
 	n := uint32(1)
 	if o.by.any() {
@@ -156,12 +175,15 @@ func set(spec *ebpf.CollectionSpec, constants []constant) error {
 func (p *printer) prepare(spec *ebpf.CollectionSpec, k *attach.Kernel) error {
 	p.operations = readOperations(k.Types())
 	// Where the arguments are as in neither of the prototypes, attaching says so.
-	p.errnos = k.ArgumentSize("block_rq_complete", 1) == 4
 	err := set(spec, []constant{
 		{bpfVarQueueFirst, k.Arguments("block_rq_issue") == 2},
 		{bpfVarBioQueueFirst, k.Arguments("block_bio_queue") == 2},
-		{bpfVarStatusIsErrno, p.errnos},
+		{bpfVarStatusIsErrno, k.ArgumentSize("block_rq_complete", 1) == 4},
 		{bpfVarOpMask, p.operations.mask()},
+		{bpfVarFlushFlags, p.operations.bits("FUA", "PREFLUSH")},
+		{bpfVarFlushSequence, flushSequence(k.Types())},
+		{bpfVarSplitQueueFirst, k.Arguments("block_split") == 3},
+		{bpfVarRemapQueueFirst, k.Arguments("block_bio_remap") == 4},
 		{bpfVarHasIoStart, k.Arguments("block_io_start") > 0},
 	})
 	if err != nil {

@@ -44,6 +44,8 @@ func TestBadUsage(t *testing.T) {
 		"-Q --split":                       "--split shows the time in the queue already",
 		"--live -j":                        "--live draws a picture, so -j and -e go without it",
 		"--live -e":                        "--live draws a picture",
+		"--bio -Q":                         "--bio counts bios, ",
+		"--bio --split":                    "--bio counts bios, ",
 		"-d no-such-disk":                  `-d: there is no disk "no-such-disk" here: `,
 		"--openmetrics /no/such/file.prom": "--openmetrics: open /no/such/.file.prom",
 		"--openmetrics /":                  "--openmetrics: / is not a file",
@@ -122,10 +124,11 @@ func TestHooksAndObjectAgree(t *testing.T) {
 		args   string
 		unused []string // begin the names of the programs that are for other options
 	}{
-		{"", []string{"insert", "merge", "io_start", "bio_queue", "follow"}},
-		{"-Q", []string{"bio_queue", "follow"}},
-		{"--split --by comm", []string{"follow"}},
-		{"--by cgroup -p 1 --follow", []string{"insert", "merge", "io_start"}},
+		{"", []string{"insert", "merge", "io_start", "bio_", "follow"}},
+		{"-Q", []string{"bio_", "follow"}},
+		{"--split --by comm", []string{"bio_begin", "bio_remap", "bio_split", "bio_request", "bio_end", "follow"}},
+		{"--by cgroup -p 1 --follow", []string{"insert", "merge", "io_start", "bio_begin", "bio_remap", "bio_split", "bio_request", "bio_end"}},
+		{"--bio --by cgroup", []string{"insert", "merge", "io_start", "issue", "requeue", "complete", "bio_queue", "follow"}},
 	} {
 		o := optionsOf(t, strings.Fields(test.args)...)
 		all := append(hooks(o, o.issuers(false)), o.Filter.Hooks(false)...)
@@ -159,6 +162,7 @@ func TestPrepareSetsConstants(t *testing.T) {
 		{"-Q", map[string]uint64{bpfVarWantQueue: 1}},
 		{"--split", map[string]uint64{bpfVarWantQueue: 1, bpfVarWantSplit: 1}},
 		{"-D", map[string]uint64{bpfVarByDisk: 1}},
+		{"--bio -D", map[string]uint64{bpfVarByDisk: 1}},
 		{"-F", map[string]uint64{bpfVarByOp: 1}},
 		{"--by cgroup", map[string]uint64{bpfVarByCgroup: 1, bpfVarWantIssuer: 1}},
 		{"--by comm", map[string]uint64{bpfVarByComm: 1, bpfVarWantIssuer: 1}},

@@ -24,6 +24,14 @@ it was when it began, not by what happens to run when it ends. Counts, sums,
 minimum and maximum are exact; percentiles are at most 1/16 too large, from a
 microsecond on. Between two intervals nothing is lost or counted twice.
 
+With --bio, what is counted are not requests, but the bios that they are made of:
+the pieces of work that a file system or program hands in. A bio counts at the
+device that it was made for, from when it is handed in till all of it is done, and
+what that device makes of it counts at the devices below: so the parts of a stack,
+as loop, device mapper, md, zram and disks, are told apart with -D. That contains
+the time in queues. What is merged into one request is still several bios, and a
+bio that is split into several requests is still one.
+
 With a command, that command is started and its requests are counted, with those
 of all that it starts in turn; the exit status is then the command's.
 
@@ -51,7 +59,7 @@ the kernel.`,
 		{Name: "flags", Type: "array of strings", Text: "with -F: its flags by the kernel's names: \"sync\", \"fua\""},
 		{Name: "cgroup_id", Type: "integer", Text: "with --by cgroup: the cgroup that the request is charged to"},
 		{Name: "comm", Type: "string", Text: "with --by comm: the name of the thread that issued it"},
-		{Name: "phase", Type: "string", Text: "\"device\", with -Q \"total\", with --split \"queue\" too"},
+		{Name: "phase", Type: "string", Text: "\"device\", with -Q \"total\", with --split \"queue\" too, with --bio \"bio\""},
 		{Name: "unit", Type: "string", Text: "\"ns\": that of all latencies"},
 		{Name: "count", Type: "integer", Text: "how many requests; of errors, how many failed with it"},
 		{Name: "sum", Type: "integer", Text: "of their latencies"},
@@ -74,6 +82,7 @@ the kernel.`,
 		{Command: "biolatency -D --percentiles 5", Text: "Show for each disk the latencies and their percentiles, every five seconds"},
 		{Command: "biolatency --split -d sda", Text: "Show whether the requests to a disk wait before it or in it"},
 		{Command: "biolatency --live -d sda", Text: "Watch the latencies of a disk, a row each second"},
+		{Command: "biolatency --bio -D --percentiles", Text: "Show what each device of a stack adds: device mapper, md, and the disks below"},
 		{Command: "biolatency -F", Text: "Tell reads from writes and flushes"},
 		{Command: "biolatency --by cgroup,op 10", Text: "Show which containers have slow disks"},
 		{Command: "biolatency -j -D 1 | jq -r 'select(.p99 > 10000000) | .disk'", Text: "List the disks whose p99 is above 10 ms"},
@@ -84,12 +93,22 @@ the kernel.`,
 programs take 0.7 µs of a request: measured without options, with direct reads of
 4 KiB, 26 µs each, on a virtual machine. Nothing passes to the tool but the counts,
 once an interval.`,
-	Caveats: `Only devices with request queues are seen: disks, partitions (as part of their
-disk), loop and virtio devices. Those that pass bios on (device mapper, md, zram)
-show nothing of their own; the disks below them are seen.
+	Caveats: `Without --bio, only devices with request queues are seen: disks, partitions (as
+part of their disk), loop and virtio devices. Those that pass bios on (device mapper,
+md, zram) show nothing of their own; the disks below them are seen.
 
 Requests that were issued before the tool began are not counted, nor are those
-that end without having been issued.
+that end without having been issued; but where those fail, the errors are counted,
+unless only some tasks are asked for.
+
+With --bio, who issues a bio to a lower device is often a thread of the kernel, as
+below dm-crypt and loop; -p and --by comm show that thread there. A flush is a write
+of nothing, with the flag preflush. The time that the kernel holds a bio back for a
+throttled cgroup is not in it. Not seen are requests without bios of their own (as
+from ioctl, and the paths below request-based multipath) and pages that go to zram
+or brd without a bio (up to 6.2). Older kernels (5.10) do not tell when a
+bio ends that others wait for, at devices without request queues: it counts as lost
+when it is used again, as end_unseen.
 
 The time in the queue begins when the request is made where the kernel tells that
 (since 6.5), else when it is put into a queue: a request that goes to the device at

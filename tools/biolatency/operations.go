@@ -35,6 +35,17 @@ func readOperations(types *btf.Spec) operations {
 	return o
 }
 
+// flushSequence is the bit in a request's rq_flags that says that flushes come before or
+// behind its data: bit 4, where the flags are no enum (up to 6.10).
+func flushSequence(types *btf.Spec) uint32 {
+	for _, v := range enum(types, "rqf_flags") {
+		if v.Name == "__RQF_FLUSH_SEQ" {
+			return 1 << v.Value
+		}
+	}
+	return 1 << 4
+}
+
 // enum gives the values of an enum, or none if the kernel has no such.
 func enum(types *btf.Spec, name string) []btf.EnumValue {
 	var e *btf.Enum
@@ -59,15 +70,20 @@ var (
 // is: they come with ReadAhead, or with any from a cache of bios.
 var uninteresting = []string{"FAILFAST_DEV", "FAILFAST_TRANSPORT", "FAILFAST_DRIVER", "ALLOC_CACHE"}
 
-// mask has the bits of a request's flags that are told apart.
-func (o operations) mask() uint32 {
-	mask := ^uint32(0)
+// bits are those of some flags.
+func (o operations) bits(names ...string) uint32 {
+	bits := uint32(0)
 	for bit, name := range o.flags {
-		if slices.Contains(uninteresting, name) {
-			mask &^= 1 << bit
+		if slices.Contains(names, name) {
+			bits |= 1 << bit
 		}
 	}
-	return mask
+	return bits
+}
+
+// mask has the bits of a request's flags that are told apart.
+func (o operations) mask() uint32 {
+	return ^o.bits(uninteresting...)
 }
 
 // text names an operation and its flags as BCC does: "Sync-Write".

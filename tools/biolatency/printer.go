@@ -45,7 +45,6 @@ type printer struct {
 	metrics    *metrics // nil if there is no file of them
 	heatmap    *heatmap // nil if there are tables
 	screen     *screen  // that it is drawn on, if any
-	errnos     bool     // the kernel tells errnos, not statuses
 
 	lines    map[uint32]*line  // by slot
 	cgroups  map[uint64]string // paths, as long as they were there; "" for others
@@ -174,7 +173,7 @@ func (p *printer) newFailures(r *trace.Run) ([]failed, error) {
 	entries := r.Map(bpfMapFailures).Iterate()
 	for entries.Next(&f, &n) {
 		if more := n - p.failures[f]; more > 0 {
-			all = append(all, failed{bytes.Clone(events.CString(f.Disk[:])), p.errorName(f.Error), more})
+			all = append(all, failed{bytes.Clone(events.CString(f.Disk[:])), errorName(f.Error), more})
 			p.failures[f] = n
 		}
 	}
@@ -189,15 +188,15 @@ func (p *printer) newFailures(r *trace.Run) ([]failed, error) {
 
 // statuses are the names of the errors that the kernel makes of a blk_status_t. Those
 // from 14 on have had several meanings.
-var statuses = map[uint32]string{
+var statuses = map[int32]string{
 	1: "EOPNOTSUPP", 2: "ETIMEDOUT", 3: "ENOSPC", 4: "ENOLINK", 5: "EREMOTEIO", 6: "EBADE", 7: "ENODATA", 8: "EILSEQ",
 	9: "ENOMEM", 10: "EIO", 11: "EREMCHG", 12: "EAGAIN", 13: "EBUSY",
 }
 
 // errorName names the error that a request ended with.
-func (p *printer) errorName(n uint32) string {
-	if p.errnos {
-		return output.ErrnoName(int32(n))
+func errorName(n int32) string {
+	if n < 0 {
+		return output.ErrnoName(-n)
 	}
 	if name := statuses[n]; name != "" {
 		return name

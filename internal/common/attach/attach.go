@@ -12,6 +12,7 @@ package attach
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -332,6 +333,7 @@ func prune(spec *ebpf.CollectionSpec, results []Result) {
 			delete(spec.Maps, name)
 		}
 	}
+	maps.DeleteFunc(spec.Variables, func(_ string, v *ebpf.VariableSpec) bool { return spec.Maps[v.SectionName] == nil })
 }
 
 // attach attaches all programs at once: the kernel waits for grace periods while

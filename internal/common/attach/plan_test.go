@@ -290,7 +290,7 @@ func TestSpares(t *testing.T) {
 		}
 		prune(spec, results)
 		for _, p := range spec.Programs {
-			p.Instructions = asm.Instructions{asm.LoadImm(asm.R0, copyMarker, asm.DWord), asm.Return()}
+			p.Instructions = asm.Instructions{asm.LoadImm(asm.R0, copyMarker, asm.DWord), asm.LoadImm(asm.R0, copiesMarker, asm.DWord), asm.Return()}
 		}
 		addSpares(spec, results)
 		if got := strings.Join(slices.Sorted(maps.Keys(spec.Programs)), " "); got != test.want {
@@ -308,6 +308,10 @@ func TestSpares(t *testing.T) {
 			_, copied, _ := strings.Cut(name, ".")
 			if want := map[string]int64{"": 0, "2": 1, "3": 2, "4": 3}[copied]; p.Instructions[0].Constant != want {
 				t.Errorf("program %s takes itself for copy %d", name, p.Instructions[0].Constant)
+			}
+			of := int64(1 + strings.Count(test.want, original(name)+"."))
+			if p.Instructions[1].Constant != of {
+				t.Errorf("program %s takes itself for one of %d, not %d", name, p.Instructions[1].Constant, of)
 			}
 		}
 	}
@@ -502,6 +506,7 @@ func TestPruneKeepsWhatIsReferenced(t *testing.T) {
 	for _, name := range []string{"events", "calls", "unused", ".rodata"} {
 		spec.Maps[name] = &ebpf.MapSpec{Name: name}
 	}
+	spec.Variables["used"], spec.Variables["unused"] = &ebpf.VariableSpec{SectionName: ".rodata"}, &ebpf.VariableSpec{SectionName: ".bss"}
 	load := func(p, m string) {
 		spec.Programs[p].Instructions = append(spec.Programs[p].Instructions, asm.LoadMapPtr(asm.R1, 0).WithReference(m))
 	}
@@ -519,6 +524,9 @@ func TestPruneKeepsWhatIsReferenced(t *testing.T) {
 	}
 	if got := strings.Join(slices.Sorted(maps.Keys(spec.Maps)), " "); got != ".rodata events" {
 		t.Errorf("maps %s are left", got)
+	}
+	if got := slices.Sorted(maps.Keys(spec.Variables)); !slices.Equal(got, []string{"used"}) {
+		t.Errorf("variables %q are left", got)
 	}
 }
 

@@ -46,15 +46,24 @@ func (k *Kernel) copiesOf(spec *ebpf.CollectionSpec, c *Choice, chosen []string)
 	return counts
 }
 
-// copyMarker is what stands in a program for its number among its copies; see
-// bpf/headers/copies.bpf.h.
-const copyMarker = 0x6f6e79706f635f5f
+// What stands in a program for its number among its copies, and for how many there are;
+// see bpf/headers/copies.bpf.h.
+const (
+	copyMarker   = 0x6f6e79706f635f5f
+	copiesMarker = 0x736569706f635f5f
+)
 
-// number tells a program which copy it is: 0 for itself, and from 1 on for spares.
-func number(p *ebpf.ProgramSpec, n int) {
+// number tells a program which of how many copies it is: 0 for itself, and from 1 on
+// for spares.
+func number(p *ebpf.ProgramSpec, n, of int) {
 	for i := range p.Instructions {
-		if ins := &p.Instructions[i]; ins.OpCode.IsDWordLoad() && ins.Constant == copyMarker {
+		ins := &p.Instructions[i]
+		switch {
+		case !ins.OpCode.IsDWordLoad():
+		case ins.Constant == copyMarker:
 			ins.Constant = int64(n)
+		case ins.Constant == copiesMarker:
+			ins.Constant = int64(of)
 		}
 	}
 }
@@ -66,13 +75,14 @@ func addSpares(spec *ebpf.CollectionSpec, results []Result) {
 			for i := 2; i <= n; i++ {
 				spare := spec.Programs[name].Copy()
 				spare.Name = fmt.Sprintf("%s.%d", name, i)
-				number(spare, i-1)
+				number(spare, i-1, n)
 				spec.Programs[spare.Name] = spare
 			}
+			number(spec.Programs[name], 0, n)
 		}
 	}
 	for _, p := range spec.Programs {
-		number(p, 0) // those that have one already have no marker left
+		number(p, 0, 1) // those that have a number already have no marker left
 	}
 }
 

@@ -19,6 +19,8 @@ var texts = map[string]string{
 	"follow_full":   "too many processes to follow",
 	"requests_full": "too many requests under way",
 	"keys_full":     "too many disks, operations, cgroups or comms to tell apart",
+	"end_unseen":    "the end of a bio was not seen",
+	"too_deep":      "a bio was handed on by too many devices",
 }
 
 // Loss is how many events were lost for one cause.
