@@ -330,7 +330,7 @@ func (b *bench) trace(ctx context.Context, t tracer, m *marks, read func(io.Read
 			return run{}, fmt.Errorf("read the run times of its BPF programs: %w", err)
 		}
 	}
-	usage, err := proc.end(ctx)
+	usage, err := proc.end(ctx, m == nil && !t.ours)
 	if err != nil {
 		return run{}, err
 	}
@@ -427,11 +427,26 @@ func (p *process) await(ctx context.Context, seen <-chan time.Duration, what str
 	}
 }
 
-// end asks the tracer to end as a user at a terminal does, and returns what it
-// used.
-func (p *process) end(ctx context.Context) (*syscall.Rusage, error) {
+// end asks the tracer to end as a user at a terminal does, again each second if that is
+// wanted, and returns what it used.
+func (p *process) end(ctx context.Context, again bool) (*syscall.Rusage, error) {
 	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
 		return nil, fmt.Errorf("interrupt it: %w", err)
+	}
+	// libbpf-tools' sleeps on if the first comes just before it begins to sleep.
+	done := make(chan struct{})
+	defer close(done)
+	if again {
+		go func() {
+			for {
+				select {
+				case <-done:
+					return
+				case <-time.After(time.Second):
+					_ = p.cmd.Process.Signal(os.Interrupt) // it may have ended
+				}
+			}
+		}()
 	}
 	// The status is not looked at: each tracer has its own for an interrupt.
 	var exit *exec.ExitError
