@@ -5,11 +5,12 @@
 // Usage:
 //
 //	go run ./bench [-rounds N] [-busy-rounds N] [-n PAIRS] [-execs N] [-connects N]
-//	               [-cpu N] [-only NAMES] [-peers WHICH] [-tool FILE] [-stats]
-//	               [-limit TIME] [-record FILE] [TOOL...]
+//	               [-reads N] [-disk DISK] [-cpu N] [-only NAMES] [-peers WHICH]
+//	               [-tool FILE] [-stats] [-limit TIME] [-record FILE] [TOOL...]
 //	go run ./bench -compare FILE
 //
-// Without a TOOL, opensnoop, execsnoop or tcpconnect, it measures all of them.
+// Without a TOOL, opensnoop, execsnoop, tcpconnect or biolatency, it measures all of
+// them.
 //
 // It needs root. Nothing that it mounts or starts outlives it. docs/speed.md
 // says how each figure is come by; -record puts the tables there, between the
@@ -82,7 +83,9 @@ type options struct {
 	tools              []string
 	rounds, busyRounds int
 	pairs, execs       int
-	connects, cpu      int
+	connects, reads    int
+	cpu                int
+	disk               string
 	only               []string
 	peers, tool        string
 	stats              bool
@@ -101,6 +104,8 @@ func parseOptions(args []string) (options, error) {
 	flags.IntVar(&o.pairs, "n", 300000, "a load of opensnoop is this many `pairs` of opens, one that succeeds and one that fails")
 	flags.IntVar(&o.execs, "execs", 20000, "a load of execsnoop is this many execs")
 	flags.IntVar(&o.connects, "connects", 100000, "a load of tcpconnect is this many connects")
+	flags.IntVar(&o.reads, "reads", 50000, "a load of biolatency is this many reads from a disk")
+	flags.StringVar(&o.disk, "disk", "", "the load of biolatency reads from this `disk` (default: /dev/nullb0 if there is one, or else a file in /var/tmp)")
 	flags.IntVar(&o.cpu, "cpu", lastCPU(), "run the load on this CPU only; -1 leaves the choice to the kernel")
 	only := flags.String("only", strings.Join(tracerKeys, ","), "measure these, by `names`")
 	flags.StringVar(&o.peers, "peers", "auto", "take the peers as `installed`, as fetched from Debian (fetch), or fetch those that are not installed (auto)")
@@ -139,8 +144,8 @@ func parseOptions(args []string) (options, error) {
 		return o, errors.New("-compare is about opensnoop, and wants no tool")
 	case o.tool != "" && len(o.tools) != 1 && o.compare == "":
 		return o, errors.New("-tool: name the tool that the file is, as in: go run ./bench -tool FILE opensnoop")
-	case o.rounds < 1 || o.busyRounds < 0 || o.pairs < 1 || o.execs < 1 || o.connects < 1:
-		return o, errors.New("-rounds, -n, -execs and -connects want 1 or more, -busy-rounds 0 or more")
+	case o.rounds < 1 || o.busyRounds < 0 || o.pairs < 1 || o.execs < 1 || o.connects < 1 || o.reads < 1:
+		return o, errors.New("-rounds, -n, -execs, -connects and -reads want 1 or more, -busy-rounds 0 or more")
 	case !slices.Contains([]string{"auto", "installed", "fetch"}, o.peers):
 		return o, fmt.Errorf("-peers: no %q among auto, installed, fetch", o.peers)
 	}
@@ -189,7 +194,8 @@ func measureAll(ctx context.Context, o options) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	opensnoop.count, execsnoop.count, tcpconnect.count = 2*o.pairs, o.execs, o.connects
+	opensnoop.count, execsnoop.count, tcpconnect.count, biolatency.count = 2*o.pairs, o.execs, o.connects, o.reads
+	readFrom = o.disk
 
 	if o.compare != "" {
 		return compareAll(ctx, o, dir)
@@ -216,6 +222,7 @@ func compareAll(ctx context.Context, o options, dir string) error {
 	if err != nil {
 		return err
 	}
+	defer b.close()
 	tracers, _, err := b.findTracers(ctx, o)
 	if err != nil {
 		return err
@@ -237,6 +244,7 @@ func measureTool(ctx context.Context, o options, s *scenario, dir string) (missi
 	if err != nil {
 		return nil, err
 	}
+	defer b.close()
 	tracers, missing, err := b.findTracers(ctx, o)
 	if err != nil {
 		return nil, err
@@ -393,7 +401,7 @@ func (s *scenario) ownTracers(ctx context.Context, tool, built string) ([]tracer
 	for _, w := range s.own {
 		name := strings.TrimSpace(ownName + " " + w.name)
 		argv := append([]string{tool}, w.options...)
-		tracers = append(tracers, tracer{key: "gobcc", name: name, version: version, ours: true, none: w.none, argv: argv})
+		tracers = append(tracers, tracer{key: "gobcc", name: name, version: version, ours: true, none: w.none, load: w.load, argv: argv})
 	}
 	return tracers, nil
 }
@@ -417,6 +425,7 @@ type series struct {
 	runs   []run      // with a load, one a round
 	bare   []loadTime // of the same rounds: the mean of the loads before and after
 	idle   []run      // without a load, one a round
+	stats  []run      // with a load and the kernel's statistics, one a round; none if not asked for
 }
 
 // rounds measures each tracer n times between two bare loads, and once without
@@ -458,6 +467,13 @@ func (b *bench) rounds(ctx context.Context, kind string, tracers []tracer, n int
 				return nil, err
 			}
 			s.idle = append(s.idle, idle)
+			if b.scenario.programsOfLibbpf > 0 {
+				counted, err := b.withStats(ctx, s.tracer)
+				if err != nil {
+					return nil, err
+				}
+				s.stats = append(s.stats, counted)
+			}
 		}
 		longest = max(longest, time.Since(start))
 	}
@@ -538,16 +554,21 @@ type tracerPrograms struct {
 // programs runs each tracer once with the kernel's BPF statistics on. They cost
 // two readings of the clock a run, so nothing else is taken from this pass.
 func (b *bench) programs(ctx context.Context, tracers []tracer) ([]tracerPrograms, error) {
-	b.stats = true
-	defer func() { b.stats = false }()
 	var all []tracerPrograms
 	for _, t := range tracers {
 		fmt.Fprintf(os.Stderr, "bench: %s: run times of the BPF programs of %s\n", b.scenario.tool, t.name)
-		r, err := b.measure(ctx, t, true)
+		r, err := b.withStats(ctx, t)
 		if err != nil {
 			return nil, err
 		}
 		all = append(all, tracerPrograms{t, r.programs})
 	}
 	return all, nil
+}
+
+// withStats measures a tracer with a load, with the kernel's statistics on.
+func (b *bench) withStats(ctx context.Context, t tracer) (run, error) {
+	b.stats = true
+	defer func() { b.stats = false }()
+	return b.measure(ctx, t, true)
 }

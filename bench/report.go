@@ -230,6 +230,20 @@ func (s series) first() figures {
 	return f
 }
 
+// programs is the run time of the tracer's programs for each of n events, in nanoseconds,
+// by the kernel's statistics.
+func (s series) programs(n int) figures {
+	var f figures
+	for _, r := range s.stats {
+		var sum time.Duration
+		for _, p := range r.programs {
+			sum += p.runtime
+		}
+		f = append(f, float64(sum)/float64(n))
+	}
+	return f
+}
+
 // write prints the report as Markdown.
 func (r report) write(to io.Writer) error {
 	w := bufio.NewWriter(to)
@@ -271,6 +285,26 @@ func (r report) writeVersions(w io.Writer) {
 // time gives nanoseconds for an event in the scenario's unit.
 func (r report) time(f figures) string { return f.in(r.scenario.unitNS).text(r.scenario.decimal) }
 
+// cpuHead and cpuText are the column of the tracer's CPU time: a row, or in all for one
+// that writes tables.
+func (r report) cpuHead() string {
+	if r.scenario.counted != nil {
+		return "tracer's CPU, ms in all"
+	}
+	return "tracer's CPU, " + r.scenario.unit + " a row"
+}
+
+func (r report) cpuText(s series) string {
+	if r.scenario.counted == nil {
+		return r.time(s.cpu())
+	}
+	var f figures
+	for _, run := range s.runs {
+		f = append(f, float64(run.cpu)/millisecond)
+	}
+	return f.text("%.0f")
+}
+
 func (r report) writeQuiet(w io.Writer) {
 	n, unit, event := r.scenario.count, r.scenario.unit, r.scenario.event
 	fmt.Fprintf(w, "\n### %s: the machine as it is (rounds: %d)\n\n", r.scenario.tool, len(r.quiet[0].runs))
@@ -285,16 +319,22 @@ func (r report) writeQuiet(w io.Writer) {
 	if r.scenario.addedOfBare > 0 {
 		share, rule = " of the bare one, % |", "---|"
 	}
+	if r.scenario.programsOfLibbpf > 0 {
+		share, rule = fmt.Sprintf(" its BPF programs, ns %s |", r.scenario.one()), "---|"
+	}
 	fmt.Fprintf(w, "| tracer | added %s %s |%s of it CPU time | added ns another call | %ss shown, %% | said that it lost |"+
-		" tracer's CPU, %s a row | peak memory, MB | beside the ring, MB | BPF maps beside buffers, KB | start to ready, ms | start to first row, ms |\n"+
-		"|---|---|---|---|---|---|---|---|---|---|---|---|"+rule+"\n", unit, r.scenario.one(), share, event, unit)
+		" %s | peak memory, MB | beside the ring, MB | BPF maps beside buffers, KB | start to ready, ms | start to %s, ms |\n"+
+		"|---|---|---|---|---|---|---|---|---|---|---|---|"+rule+"\n", unit, r.scenario.one(), share, event, r.cpuHead(), r.scenario.first())
 	for _, s := range r.quiet {
 		if rule != "" {
 			share = s.ofBare().text("%.1f") + " | "
 		}
+		if r.scenario.programsOfLibbpf > 0 {
+			share = s.programs(n).text("%.0f") + " | "
+		}
 		fmt.Fprintf(w, "| %s | %s | %s%s | %s | %s | %s | %s | %s | %s | %s | %s | %s |\n", s.tracer.name,
 			r.time(s.added(n)), share, r.time(s.addedCPU(n)), s.addedOther(n).text("%.0f"), s.shown(n).text("%.3f"), s.saidText(n),
-			r.time(s.cpu()), s.peak().text("%.1f"), s.besideRing().text("%.1f"), s.mapMemory().text("%.0f"),
+			r.cpuText(s), s.peak().text("%.1f"), s.besideRing().text("%.1f"), s.mapMemory().text("%.0f"),
 			s.ready().text("%.0f"), s.first().text("%.0f"))
 	}
 }
@@ -302,11 +342,11 @@ func (r report) writeQuiet(w io.Writer) {
 func (r report) writeBusy(w io.Writer) {
 	n, unit, event := r.scenario.count, r.scenario.unit, r.scenario.event
 	fmt.Fprintf(w, "\n### %s: %s (rounds: %d)\n\n", r.scenario.tool, r.scenario.hard.title, len(r.busy[0].runs))
-	fmt.Fprintf(w, "| tracer | added CPU %s %s | %ss shown, %% | said that it lost | tracer's CPU, %s a row | start to first row, ms |\n"+
-		"|---|---|---|---|---|---|\n", unit, r.scenario.one(), event, unit)
+	fmt.Fprintf(w, "| tracer | added CPU %s %s | %ss shown, %% | said that it lost | %s | start to %s, ms |\n"+
+		"|---|---|---|---|---|---|\n", unit, r.scenario.one(), event, r.cpuHead(), r.scenario.first())
 	for _, s := range r.busy {
 		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s |\n", s.tracer.name,
-			r.time(s.addedCPU(n)), s.shown(n).text("%.3f"), s.saidText(n), r.time(s.cpu()), s.first().text("%.0f"))
+			r.time(s.addedCPU(n)), s.shown(n).text("%.3f"), s.saidText(n), r.cpuText(s), s.first().text("%.0f"))
 	}
 }
 
@@ -380,6 +420,9 @@ func (r report) targets() []target {
 			atMost("tracer's CPU a row, of libbpf-tools'", s.cpuOfLibbpf, own.cpu().median()/cost.median(), "%.2f")
 		}
 	}
+	if peer := find(r.quiet, "libbpf-tools"); peer != nil && s.programsOfLibbpf > 0 {
+		atMost("its BPF programs "+s.one()+", of libbpf-tools'", s.programsOfLibbpf, own.programs(s.count).median()/peer.programs(s.count).median(), "%.2f")
+	}
 	if s.addedOfBare > 0 && find(r.quiet, "libbpf-tools") == nil {
 		atMost("added time "+s.one()+", of the bare one", s.addedOfBare, own.ofBare().median()/100, "%.3f")
 	}
@@ -388,7 +431,11 @@ func (r report) targets() []target {
 		more, _, _ := hard.lost(s.count)
 		lost += more
 	}
-	targets = append(targets, target{s.event + "s without a row, all rounds", "0", fmt.Sprint(lost), lost == 0})
+	missed := "s without a row, all rounds"
+	if s.counted != nil {
+		missed = "s not counted, all rounds"
+	}
+	targets = append(targets, target{s.event + missed, "0", fmt.Sprint(lost), lost == 0})
 	if s.mapMemory > 0 {
 		atMost("BPF maps beside buffers, KB", s.mapMemory, slices.Max(own.mapMemory()), "%.0f")
 	}

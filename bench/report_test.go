@@ -97,6 +97,34 @@ func TestMissedTargets(t *testing.T) {
 	}
 }
 
+// A tool that counts has no rows, and the run times of its programs in each round.
+func TestCountedReport(t *testing.T) {
+	r := example()
+	scenario := biolatency
+	scenario.count = 1000
+	r.scenario, r.busy = &scenario, r.quiet
+	for i, took := range []time.Duration{100 * time.Microsecond, 200 * time.Microsecond} {
+		r.quiet[i].stats = []run{{programs: []programTime{{"issue", 1000, took}, {"complete", 1000, took}}}}
+	}
+	var out strings.Builder
+	if err := r.write(&out); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"| tracer | added µs a request | its BPF programs, ns a request | of it CPU time | added ns another call | requests shown, % |" +
+			" said that it lost | tracer's CPU, ms in all |",
+		"| start to ready, ms | start to first count, ms |",
+		"| gobcc | 1.10 (1.00 … 1.20) | 200 | 0.60 (0.60 … 0.60) | 50 (50 … 50) | 100.000 (100.000 … 100.000) | nothing to say | 13 (12 … 14) |",
+		"| added time a request, of libbpf-tools' | at most 0.80 | 0.34 | yes |\n",
+		"| its BPF programs a request, of libbpf-tools' | at most 0.80 | 0.50 | yes |\n",
+		"| requests not counted, all rounds | 0 | 0 | yes |\n",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, &out)
+		}
+	}
+}
+
 func TestExecReport(t *testing.T) {
 	r := example()
 	scenario := execsnoop

@@ -28,6 +28,12 @@ type scenario struct {
 	// row gives that part of a row which ends in one of paths, and how many events the
 	// row stands for; nil where that is the whole row, and one.
 	row func(line []byte) (what []byte, events int64)
+	// counted gives how many events a line of output stands for, of a tool that counts
+	// them: it tells neither which they are nor, till it is told to end, how many. nil
+	// for others.
+	counted func(line []byte) int64
+	// files is where the load's files are made; "" for the temporary directory.
+	files string
 	// own are the ways in which gobcc's tool is measured.
 	own []way
 
@@ -40,8 +46,10 @@ type scenario struct {
 	// The most that the tool may cost.
 	addedOfLibbpf float64 // time an event, of what libbpf-tools' adds
 	cpuOfLibbpf   float64 // CPU time a row, of libbpf-tools'; 0 for no limit
-	addedOfBare   float64 // time an event, of the bare event, where libbpf-tools' does not run; 0 for no limit
-	mapMemory     float64 // KB of BPF maps beside buffers; 0 for no limit
+	// Run time of its programs an event, by the kernel's statistics, of libbpf-tools'.
+	programsOfLibbpf float64
+	addedOfBare      float64 // time an event, of the bare event, where libbpf-tools' does not run; 0 for no limit
+	mapMemory        float64 // KB of BPF maps beside buffers; 0 for no limit
 
 	needKprobes bool   // the peers do, so that it is no failure where they don't run for that
 	packets     string // the way which may cost packets something; "" for none
@@ -55,11 +63,20 @@ func (s *scenario) one() string {
 	return "a " + s.event
 }
 
+// first is what a tracer's start ends with, but for its own word of readiness.
+func (s *scenario) first() string {
+	if s.counted != nil {
+		return "first count"
+	}
+	return "first row"
+}
+
 // way is one way to call a tool.
 type way struct {
 	name    string // as the tables name it behind gobcc's, as "-x"
 	options []string
-	none    bool // by its options it shows none of the load's events
+	load    []string // more of the load's arguments
+	none    bool     // by its options it shows none of the load's events
 }
 
 // hard is what makes it hard for a tracer, in rounds of their own.
@@ -69,7 +86,7 @@ type hard struct {
 	parents int  // that many processes make the load at once, on any CPU
 }
 
-var scenarios = []*scenario{&opensnoop, &execsnoop, &tcpconnect}
+var scenarios = []*scenario{&opensnoop, &execsnoop, &tcpconnect, &biolatency}
 
 // toolNames are those of scenarios.
 func toolNames() []string {
@@ -88,6 +105,9 @@ func scenarioOf(tool string) *scenario {
 	return scenarios[i]
 }
 
+// close removes the files of the load; what else there is goes with the bench's.
+func (b *bench) close() { _ = os.RemoveAll(b.files) }
+
 // newBench makes ready for a scenario below dir: it builds the load, and makes its
 // files.
 func newBench(ctx context.Context, o options, s *scenario, dir string) (*bench, error) {
@@ -100,10 +120,21 @@ func newBench(ctx context.Context, o options, s *scenario, dir string) (*bench, 
 	if err := os.Mkdir(b.dir, 0o755); err != nil {
 		return nil, err
 	}
+	b.files = b.dir
+	if s.files != "" {
+		if b.files, err = os.MkdirTemp(s.files, "gobcc-bench-"); err != nil {
+			return nil, err
+		}
+	}
 	if s.prepare != nil {
 		if err := s.prepare(b.paths()); err != nil {
+			b.close()
 			return nil, fmt.Errorf("make the files of the load: %w", err)
 		}
 	}
-	return b, goBuild(ctx, b.load, "./bench/"+s.load)
+	if err := goBuild(ctx, b.load, "./bench/"+s.load); err != nil {
+		b.close()
+		return nil, err
+	}
+	return b, nil
 }

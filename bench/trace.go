@@ -39,6 +39,7 @@ type tracer struct {
 	argv    []string // its command, as seen from its root
 	root    string   // the directory that it sees as the root; "" is the machine's
 	ours    bool     // gobcc's: it tells by GOBCC_READY_FD when it is ready
+	load    []string // more of the load's arguments
 	none    bool     // by its options it shows none of the load's events
 }
 
@@ -54,7 +55,8 @@ type bench struct {
 	scenario *scenario
 	self     string // this program
 	load     string // the load's program
-	dir      string // the directory with the files of the load
+	dir      string // the directory with the programs
+	files    string // that with the files of the load
 	cpu      int    // where the load runs
 	parents  int    // how many processes make a load, 0 for its own
 	stats    bool   // ask the kernel for the run times of BPF programs
@@ -63,7 +65,7 @@ type bench struct {
 func (b *bench) paths() paths {
 	at := b.scenario.name
 	if at == nil {
-		at = func(name string) string { return filepath.Join(b.dir, name) }
+		at = func(name string) string { return filepath.Join(b.files, name) }
 	}
 	p := paths{present: at("present"), missing: at("missing"), opening: at("opening")}
 	for i := range allowedCPUs() {
@@ -105,8 +107,8 @@ type run struct {
 	maps     uint64        // bytes of kernel memory of its BPF maps beside buffers
 	ready    time.Duration // from exec to its word of readiness, 0 without one
 	first    time.Duration // from exec to its first row
-	programs []programTime
-	stderr   string // the end of what it wrote to standard error
+	programs []programTime // with the kernel's statistics only
+	stderr   string        // the end of what it wrote to standard error
 }
 
 // programTime is what one BPF program of a tracer took in all.
@@ -125,9 +127,9 @@ func child(ctx context.Context, name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// runLoad runs the load once and returns what it took.
-func (b *bench) runLoad(ctx context.Context) (loadTime, error) {
-	cmd := child(ctx, b.load, b.scenario.arguments(b, b.paths())...)
+// runLoad runs the load once, with more arguments of its own, and returns what it took.
+func (b *bench) runLoad(ctx context.Context, more ...string) (loadTime, error) {
+	cmd := child(ctx, b.load, append(b.scenario.arguments(b, b.paths()), more...)...)
 	// The Go runtime's own signals have no place in a tight loop.
 	cmd.Env = append(os.Environ(), "GODEBUG=asyncpreemptoff=1")
 	cmd.Stderr = os.Stderr
@@ -201,22 +203,34 @@ func spinForever() {
 	select {}
 }
 
+// enableStats has the kernel count the run times of BPF programs until it is closed.
+func enableStats() (io.Closer, error) {
+	stats, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
+	if err != nil {
+		return nil, fmt.Errorf("turn BPF statistics on (kernel 5.8 or newer, CAP_SYS_ADMIN): %w", err)
+	}
+	return stats, nil
+}
+
 var lostWord = regexp.MustCompile(`(?i)\blost\b`)
 
 // measure runs a tracer with one load, or with none where loaded is false.
 func (b *bench) measure(ctx context.Context, t tracer, loaded bool) (run, error) {
 	if b.stats {
-		stats, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
+		stats, err := enableStats()
 		if err != nil {
-			return run{}, fmt.Errorf("turn BPF statistics on (kernel 5.8 or newer, CAP_SYS_ADMIN): %w", err)
+			return run{}, err
 		}
 		defer stats.Close()
+	}
+	if b.scenario.counted != nil {
+		return b.measureCounted(ctx, t, loaded)
 	}
 	var load loadTime
 	rows := newRowCounter(b.scenario, b.paths())
 	result, err := b.trace(ctx, t, rows.marks, rows.count, func(ctx context.Context) (err error) {
 		if loaded {
-			load, err = b.runLoad(ctx)
+			load, err = b.runLoad(ctx, t.load...)
 		}
 		return err
 	})
@@ -233,6 +247,9 @@ func (b *bench) measure(ctx context.Context, t tracer, loaded bool) (run, error)
 // read by read, which tells m of each line. The order of things needs no waiting
 // by the clock:
 //
+// A tool that only counts, with no m, has begun when its programs have run, and the
+// marks are there for them to do so.
+//
 // Marks are opened (or run) from before the tracer's exec until the first row of
 // one has come through, which is the time of the first event. Then the work is
 // done. Then other marks are opened until one of them has come through, by which
@@ -247,7 +264,11 @@ func (b *bench) trace(ctx context.Context, t tracer, m *marks, read func(io.Read
 		}
 	}()
 	p := b.paths()
-	stopMarks, err := b.startMarks(ctx, b.cpu, p.opening)
+	opening := p.opening
+	if m == nil {
+		opening = diskFile(p)
+	}
+	stopMarks, err := b.startMarks(ctx, b.cpu, opening)
 	if err != nil {
 		return run{}, err
 	}
@@ -259,7 +280,12 @@ func (b *bench) trace(ctx context.Context, t tracer, m *marks, read func(io.Read
 	}
 	defer proc.kill()
 
-	seen, err := proc.await(ctx, m.openingSeen, "its first row")
+	var seen time.Duration
+	if m == nil {
+		seen, err = b.awaitCounting(ctx, proc)
+	} else {
+		seen, err = proc.await(ctx, m.openingSeen, "its first row")
+	}
 	if err != nil {
 		return run{}, err
 	}
@@ -278,6 +304,9 @@ func (b *bench) trace(ctx context.Context, t tracer, m *marks, read func(io.Read
 	}
 
 	cpus, closing := b.closings()
+	if m == nil { // what has ended is counted
+		cpus = nil
+	}
 	for i, cpu := range cpus {
 		stop, err := b.startMarks(ctx, cpu, closing[i])
 		if err != nil {
@@ -301,7 +330,7 @@ func (b *bench) trace(ctx context.Context, t tracer, m *marks, read func(io.Read
 			return run{}, fmt.Errorf("read the run times of its BPF programs: %w", err)
 		}
 	}
-	usage, err := proc.end(ctx)
+	usage, err := proc.end(ctx, m == nil && !t.ours)
 	if err != nil {
 		return run{}, err
 	}
@@ -398,11 +427,26 @@ func (p *process) await(ctx context.Context, seen <-chan time.Duration, what str
 	}
 }
 
-// end asks the tracer to end as a user at a terminal does, and returns what it
-// used.
-func (p *process) end(ctx context.Context) (*syscall.Rusage, error) {
+// end asks the tracer to end as a user at a terminal does, again each second if that is
+// wanted, and returns what it used.
+func (p *process) end(ctx context.Context, again bool) (*syscall.Rusage, error) {
 	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
 		return nil, fmt.Errorf("interrupt it: %w", err)
+	}
+	// libbpf-tools' sleeps on if the first comes just before it begins to sleep.
+	done := make(chan struct{})
+	defer close(done)
+	if again {
+		go func() {
+			for {
+				select {
+				case <-done:
+					return
+				case <-time.After(time.Second):
+					_ = p.cmd.Process.Signal(os.Interrupt) // it may have ended
+				}
+			}
+		}()
 	}
 	// The status is not looked at: each tracer has its own for an interrupt.
 	var exit *exec.ExitError

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/cilium/ebpf"
 
@@ -52,6 +53,12 @@ func (o *options) trace(ctx context.Context, env *cli.Env, spec *ebpf.Collection
 		if p.metrics, err = newMetrics(o.openmetrics); err != nil {
 			return &cli.Usage{Err: err}
 		}
+	}
+	if o.live {
+		if p.screen = screenOn(env.Stdout, env.Stderr, os.Getenv); p.screen != nil {
+			env.Stderr = p.screen
+		}
+		p.heatmap = newHeatmap(o, shadesFor(p.screen != nil, os.Getenv))
 	}
 	defer p.close()
 	return o.Run(ctx, env, trace.Tool{
@@ -206,6 +213,7 @@ func (p *printer) prepare(spec *ebpf.CollectionSpec, k *attach.Kernel) error {
 }
 
 func (p *printer) close() {
+	p.leaveScreen()
 	if p.live != nil {
 		_ = p.live.Close()
 	}

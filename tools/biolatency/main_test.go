@@ -42,6 +42,8 @@ func TestBadUsage(t *testing.T) {
 		"--by disk,,op":                    `there is no key ""`,
 		"--by=":                            `there is no key ""`,
 		"-Q --split":                       "--split shows the time in the queue already",
+		"--live -j":                        "--live draws a picture, so -j and -e go without it",
+		"--live -e":                        "--live draws a picture",
 		"--bio -Q":                         "--bio counts bios, ",
 		"--bio --split":                    "--bio counts bios, ",
 		"-d no-such-disk":                  `-d: there is no disk "no-such-disk" here: `,
@@ -77,10 +79,12 @@ func TestDisk(t *testing.T) {
 
 func TestInterval(t *testing.T) {
 	for args, want := range map[string]options{
-		"":       {},
-		"1":      {interval: time.Second},
-		"0.1":    {interval: 100 * time.Millisecond},
-		"2.5 10": {interval: 2500 * time.Millisecond, tables: 10},
+		"":           {},
+		"1":          {interval: time.Second},
+		"0.1":        {interval: 100 * time.Millisecond},
+		"2.5 10":     {interval: 2500 * time.Millisecond, tables: 10},
+		"--live":     {interval: time.Second},
+		"--live 2 3": {interval: 2 * time.Second, tables: 3},
 	} {
 		if o := optionsOf(t, strings.Fields(args)...); o.interval != want.interval || o.tables != want.tables {
 			t.Errorf("%q is every %v, %d times", args, o.interval, o.tables)
@@ -110,7 +114,7 @@ func TestManual(t *testing.T) { tooltest.Manual(t, &about, defineFlags) }
 func TestBCCsFlags(t *testing.T) {
 	tooltest.Letters(t, &about, defineFlags, map[string]string{
 		"timestamp": "T", "queued": "Q", "milliseconds": "m", "disks": "D", "flags": "F", "extension": "e", "json": "j", "disk": "d",
-		"cgroup": "c", "verbose": "v", "by": "", "split": "", "percentiles": "",
+		"cgroup": "c", "verbose": "v", "by": "", "split": "", "percentiles": "", "live": "",
 	})
 }
 

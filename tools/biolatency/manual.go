@@ -35,6 +35,14 @@ bio that is split into several requests is still one.
 With a command, that command is started and its requests are counted, with those
 of all that it starts in turn; the exit status is then the command's.
 
+With --live, each interval is a row of a heatmap: time goes down, latency across, and
+the shade of a cell tells how many requests took so long; what a shade stands for is
+below, and does not change. The scale above the cells goes in powers of two, and has
+all latencies that were seen. Each key and phase has a map of its own. On a terminal
+the last intervals are shown, as many as have room; Ctrl-C leaves the last picture
+there. Elsewhere, as in a file or pipe, each interval is a line, on a scale up to two
+minutes, and what is longer is in its last cell.
+
 With --openmetrics, what was counted since the beginning is written to a file with
 each table, at once in the place of the one before: for the textfile collector of
 Prometheus' node_exporter, as histogram biolatency_seconds and counter
@@ -73,6 +81,7 @@ the kernel.`,
 		{Command: "biolatency -mT 1 10", Text: "Show ten histograms in milliseconds, one a second, with the time of day"},
 		{Command: "biolatency -D --percentiles 5", Text: "Show for each disk the latencies and their percentiles, every five seconds"},
 		{Command: "biolatency --split -d sda", Text: "Show whether the requests to a disk wait before it or in it"},
+		{Command: "biolatency --live -d sda", Text: "Watch the latencies of a disk, a row each second"},
 		{Command: "biolatency --bio -D --percentiles", Text: "Show what each device of a stack adds: device mapper, md, and the disks below"},
 		{Command: "biolatency -F", Text: "Tell reads from writes and flushes"},
 		{Command: "biolatency --by cgroup,op 10", Text: "Show which containers have slow disks"},

@@ -26,6 +26,7 @@ type options struct {
 	extension   bool
 	percentiles bool
 	split       bool
+	live        bool
 	bios        bool // count at the layer above the requests
 	disks       bool
 	flags       bool
@@ -80,12 +81,13 @@ func defineFlags(fs *pflag.FlagSet) *options {
 	fs.BoolVarP(&o.flags, "flags", "F", false, "a histogram for each operation with its flags: --by op")
 	fs.Var(&o.by, "by", "a histogram for each `KEY`[,KEY...]: disk, op, cgroup, comm")
 	fs.BoolVar(&o.split, "split", false, "the time in the queue and that in the device side by side, and both together")
+	fs.BoolVar(&o.live, "live", false, "draw the latencies of the last intervals as a heatmap, a row each; INTERVAL is 1 if not given")
 	fs.BoolVar(&o.bios, "bio", false, "count bios, at each of the devices they come to: device mapper, md, zram and the disks below them")
 	fs.BoolVarP(&o.extension, "extension", "e", false, "show the average, the sum and the count too")
 	fs.BoolVar(&o.percentiles, "percentiles", false, "show p50, p90, p99, p99.9 and the maximum under each histogram")
 	fs.StringVar(&o.openmetrics, "openmetrics", "", "with each table, write all since the beginning to `FILE`, as OpenMetrics")
 	manual.Completes(fs, "openmetrics", manual.File)
-	manual.Place(fs, manual.Output, "openmetrics", "timestamp", "queued", "milliseconds", "disks", "flags", "by", "split", "bio", "extension", "percentiles")
+	manual.Place(fs, manual.Output, "openmetrics", "timestamp", "queued", "milliseconds", "disks", "flags", "by", "split", "bio", "live", "extension", "percentiles")
 	manual.Values(fs, "by", keyNames...)
 
 	fs.StringVarP(&o.disk, "disk", "d", "", "only this `DISK`, as sda")
@@ -111,6 +113,14 @@ func (o *options) check(args []string, disks func() ([]disk, error)) error {
 	o.by.op = o.by.op || o.flags
 	if o.split && o.queued {
 		return cli.BadUse("--split shows the time in the queue already, so -Q goes without it")
+	}
+	if o.live {
+		if o.JSON || o.extension {
+			return cli.BadUse("--live draws a picture, so -j and -e go without it")
+		}
+		if o.interval == 0 {
+			o.interval = time.Second
+		}
 	}
 	if o.bios && (o.split || o.queued) {
 		return cli.BadUse("--bio counts bios, which wait in no queue that could be told from the device: -Q and --split go without it")

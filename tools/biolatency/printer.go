@@ -43,6 +43,8 @@ type printer struct {
 	live       *histogram.Live
 	operations operations
 	metrics    *metrics // nil if there is no file of them
+	heatmap    *heatmap // nil if there are tables
+	screen     *screen  // that it is drawn on, if any
 
 	lines    map[uint32]*line  // by slot
 	cgroups  map[uint64]string // paths, as long as they were there; "" for others
@@ -63,6 +65,15 @@ func (p *printer) drained(r *trace.Run) error {
 	if p.began.IsZero() {
 		p.began, p.gathered, p.next = now, now, now.Add(every)
 		return p.open(r)
+	}
+	if p.screen != nil {
+		if changed, err := p.screen.changed(); err != nil {
+			return err
+		} else if changed {
+			if err := p.show(); err != nil {
+				return err
+			}
+		}
 	}
 	if every == 0 || now.Before(p.next) {
 		if now.Sub(p.gathered) < longestGather {
@@ -93,7 +104,13 @@ func (p *printer) finish(r *trace.Run) error {
 
 func (p *printer) open(r *trace.Run) error {
 	p.lines, p.failures = map[uint32]*line{}, map[bpfFailure]uint64{}
-	return p.live.Open(r.Map)
+	if err := p.live.Open(r.Map); err != nil || p.screen == nil {
+		return err
+	}
+	if err := p.screen.enter(); err != nil {
+		return err
+	}
+	return p.show()
 }
 
 // gather takes what was counted out of the kernel.
@@ -216,11 +233,18 @@ func (p *printer) write(r *trace.Run) error {
 			return err
 		}
 	}
-	if p.opts.JSON {
-		err = r.Out.EndRow(p.appendJSON(r.Out.Row(), t))
-	} else {
-		err = r.Out.EndRow(p.appendTable(r.Out.Row(), t))
+	rows := r.Out.Row()
+	switch {
+	case p.opts.JSON:
+		rows = p.appendJSON(rows, t)
+	case p.heatmap != nil:
+		if rows, err = p.writeLive(rows, t); err != nil {
+			return err
+		}
+	default:
+		rows = p.appendTable(rows, t)
 	}
+	err = r.Out.EndRow(rows)
 	for _, l := range p.lines {
 		clear(l.phases)
 	}

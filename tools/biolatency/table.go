@@ -40,10 +40,15 @@ func (p *printer) appendTable(dst []byte, t *table) []byte {
 	if unit := p.opts.unit(); p.opts.extension && count > 0 {
 		dst = fmt.Appendf(dst, "\navg = %d %s, total: %d %s, count: %d\n\n", sum/unit.Nanos/count, unit.Name, sum/unit.Nanos, unit.Name, count)
 	}
-	for i, f := range t.failed {
-		if i == 0 {
-			dst = append(dst, '\n')
-		}
+	if len(t.failed) > 0 {
+		dst = append(dst, '\n')
+	}
+	return appendFailures(dst, t.failed)
+}
+
+// appendFailures appends a line for each error on a disk.
+func appendFailures(dst []byte, all []failed) []byte {
+	for _, f := range all {
 		dst = append(output.AppendEscaped(append(dst, "errors on "...), diskName(f.disk)), fmt.Sprintf(": %d %s\n", f.count, f.error)...)
 	}
 	return dst

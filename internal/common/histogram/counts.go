@@ -1,6 +1,9 @@
 package histogram
 
-import "math/bits"
+import (
+	"math/bits"
+	"slices"
+)
 
 // Unit is what latencies are shown in.
 type Unit struct {
@@ -142,6 +145,38 @@ func (c *Counts) Powers() []uint64 {
 		powers[power] += n
 	}
 	return powers
+}
+
+// PerPower is how many buckets there are to each power of two of the unit.
+const PerPower = 1 << subBits
+
+// Span gives the counts of the buckets from the first to the last that is not empty,
+// and the number of that first one. Bucket i is one of power i/PerPower, which begins at
+// [Unit.Edge].
+func (c *Counts) Span() (first int, counts []uint64) {
+	end := 0
+	for i, n := range c.buckets {
+		if n > 0 && end == 0 {
+			first = i
+		}
+		if n > 0 {
+			end = i + 1
+		}
+	}
+	return first, slices.Clone(c.buckets[first:end])
+}
+
+// Powers is how many powers of two there are to latencies.
+const Powers = liveBuckets / PerPower
+
+// Edge gives the shortest latency that is counted in a power of two, in nanoseconds: 0
+// for power 0, about a microsecond for 1, and twice as much for each after that. What
+// is longer than all is counted in the last, Powers-1.
+func (u Unit) Edge(power int) uint64 {
+	if power == 0 {
+		return 0
+	}
+	return (PerPower<<(power-1)*u.divisor + 1<<u.shift - 1) >> u.shift
 }
 
 // Unit is the one that they were counted for.

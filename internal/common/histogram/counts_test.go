@@ -22,6 +22,7 @@ func edges() []uint64 {
 
 func TestCounts(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
+	falling := uint64(1 << 40)
 	for name, draw := range map[string]func() uint64{
 		"uniform":     func() uint64 { return r.Uint64N(1_000_000) },
 		"exponential": func() uint64 { return uint64(r.ExpFloat64() * 90_000) },
@@ -30,9 +31,15 @@ func TestCounts(t *testing.T) {
 		"one":         func() uint64 { return 123_456_789 },
 		"nothing":     func() uint64 { return 0 },
 		"edges":       func() uint64 { return edges()[r.IntN(len(edges()))] },
+		"one bucket":  func() uint64 { return 1_049_000_000 + r.Uint64N(32_000_000) },
+		"below 1 us":  func() uint64 { return r.Uint64N(1_000) },
+		"above 100 s": func() uint64 { return 100_000_000_000 + r.Uint64N(900_000_000_000) },
+		"rarely slow": func() uint64 { return []uint64{80_000, 10_000_000_000}[max(r.IntN(1000), 998)-998] },
+		"powers":      func() uint64 { return 1 << r.UintN(45) },
+		"falling":     func() uint64 { falling -= 1_000_003; return falling },
 	} {
 		for _, unit := range []Unit{Micros, Millis} {
-			for _, n := range []int{1, 2, 3, 99, 100, 5_000} {
+			for _, n := range []int{1, 2, 3, 9, 10, 11, 99, 100, 999, 1_000, 1_001, 5_000} {
 				cpus := make([]perCPU, 3)
 				var all, powers []uint64
 				sum := uint64(0)
@@ -59,8 +66,13 @@ func TestCounts(t *testing.T) {
 				if got := c.Powers(); !slices.Equal(got, powers) {
 					t.Errorf("%s in %s: powers %v, not %v", name, unit.Name, got, powers)
 				}
+				before := c.Min
 				for _, q := range []float64{0, 0.001, 0.5, 0.9, 0.99, 0.999, 1} {
 					want, got := exact(all, q), c.Quantile(q)
+					if got < before {
+						t.Errorf("%s in %s: quantile %v of %d is %d, below that of less, or the minimum: %d", name, unit.Name, q, n, got, before)
+					}
+					before = got
 					if got < want || want >= 1_000 && got-want > want/16 || got > c.Max || want < 1_000 && got-want > 63 {
 						t.Errorf("%s in %s: quantile %v of %d is %d, and was found to be %d", name, unit.Name, q, n, want, got)
 					}
@@ -93,6 +105,34 @@ func checkBuckets(t *testing.T, c *Counts, sorted []uint64) {
 	}
 }
 
+// However latencies are divided into intervals, together they are the same.
+func TestIntervalsTogether(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	for range 200 {
+		unit := []Unit{Micros, Millis}[r.IntN(2)]
+		var all []uint64
+		var sum Counts
+		for range 1 + r.IntN(20) { // intervals
+			var some []uint64
+			for range r.IntN(50) {
+				some = append(some, r.Uint64N(200_000_000_000)>>r.UintN(38))
+			}
+			one := Of(unit, some...)
+			one.Errors = uint64(len(some) / 7)
+			sum.Add(&one)
+			all = append(all, some...)
+		}
+		want := Of(unit, all...)
+		want.Errors = sum.Errors
+		if len(all) == 0 {
+			want = Counts{}
+		}
+		if sum != want {
+			t.Fatalf("%d latencies in intervals are %+v, and together %+v", len(all), sum, want)
+		}
+	}
+}
+
 func TestAdd(t *testing.T) {
 	a, b := Of(Micros, 5_000, 7_000), Of(Micros, 1_000, 9_000_000)
 	var sum Counts
@@ -101,6 +141,34 @@ func TestAdd(t *testing.T) {
 	}
 	if want := Of(Micros, 5_000, 7_000, 1_000, 9_000_000); sum != want {
 		t.Errorf("%+v, not %+v", sum, want)
+	}
+}
+
+// Each power begins where Edge says, in its first bucket.
+func TestSpan(t *testing.T) {
+	for _, unit := range []Unit{Micros, Millis} {
+		for power := range Powers {
+			edge := unit.Edge(power)
+			c := Of(unit, edge, edge)
+			if first, counts := c.Span(); first != power*PerPower || !slices.Equal(counts, []uint64{2}) {
+				t.Errorf("%d ns are in bucket %d, %d: not in the first of power %d", edge, first, counts, power)
+			}
+			if power == 0 {
+				continue
+			}
+			c = Of(unit, edge-1)
+			if first, _ := c.Span(); first != power*PerPower-1 {
+				t.Errorf("%d ns are in bucket %d, not in the last of power %d", edge-1, first, power-1)
+			}
+		}
+		c := Of(unit, 0, unit.Edge(1), unit.Edge(Powers-1)<<4)
+		if first, counts := c.Span(); first != 0 || len(counts) != liveBuckets || counts[0] != 1 || counts[PerPower] != 1 || counts[liveBuckets-1] != 1 {
+			t.Errorf("from %d, %d buckets", first, len(counts))
+		}
+	}
+	var none Counts
+	if first, counts := none.Span(); first != 0 || len(counts) != 0 {
+		t.Errorf("of nothing: %d from %d on", counts, first)
 	}
 }
 
