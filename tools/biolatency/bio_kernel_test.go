@@ -79,38 +79,6 @@ func linear(t testing.TB, disk string) string {
 	return ""
 }
 
-// loopOver makes a loop device over another, which reads and writes it directly, and
-// gives its name.
-func loopOver(t testing.TB, disk string) string {
-	t.Helper()
-	control, err := unix.Open("/dev/loop-control", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Skipf("SKIPPED: there are no loop devices here: %v", err)
-	}
-	defer unix.Close(control)
-	n, err := unix.IoctlRetInt(control, unix.LOOP_CTL_GET_FREE)
-	if err != nil {
-		t.Fatalf("find a free loop device: %v", err)
-	}
-	under := openDirect(t, "/dev/"+disk)
-	name := fmt.Sprintf("loop%d", n)
-	fd, err := unix.Open("/dev/"+name, unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { unix.Close(fd) })
-	config := unix.LoopConfig{Fd: uint32(under.fd), Size: 512, Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_DIRECT_IO}}
-	if err := unix.IoctlLoopConfigure(fd, &config); err != nil {
-		t.Fatalf("set up %s: %v", name, err)
-	}
-	t.Cleanup(func() {
-		if err := unix.IoctlSetInt(fd, unix.LOOP_CLR_FD, 0); err != nil {
-			t.Errorf("give %s back: %v", name, err)
-		}
-	})
-	return name
-}
-
 // diskAndBio tells flushes, which are writes of nothing, from writes.
 func diskAndBio(o object) string {
 	if slices.Contains(o.Flags, "preflush") {
@@ -181,7 +149,7 @@ func TestKernelBios(t *testing.T) {
 func TestKernelBiosOfLoop(t *testing.T) {
 	livetest.Need(t)
 	disk := newDisk(t)
-	loop := loopOver(t, disk.name)
+	loop := filepath.Base(newLoop(t, "/dev/"+disk.name, unix.LO_FLAGS_DIRECT_IO))
 	f := openDirect(t, "/dev/"+loop)
 	disks := []string{loop, disk.name}
 	livetest.Attempts(t, func(a *livetest.Attempt) {

@@ -160,7 +160,7 @@ func TestKernelOperations(t *testing.T) {
 		disk             string // that has the requests, if that is another
 		through          bool   // the disk can write through its cache
 		discards, zeroes bool
-	}{{path: newLoop(t, emptyFile(t, 64<<20)), discards: true}}
+	}{{path: newLoop(t, emptyFile(t, 64<<20), 0), discards: true}}
 	if livetest.Guest() {
 		settings := []string{"memory_backed=1", "discard=1", "cache_size=1"}
 		null, lower := newDisk(t, settings...), newDisk(t, settings...)

@@ -32,8 +32,8 @@ func ioctl[T any](fd int, request uintptr, arg *T) (int, error) {
 	return int(n), nil
 }
 
-// newLoop makes a loop device of a file, and gives its path.
-func newLoop(t testing.TB, file string) string {
+// newLoop makes a loop device of a file or of another device, and gives its path.
+func newLoop(t testing.TB, file string, flags uint32) string {
 	t.Helper()
 	control, err := unix.Open("/dev/loop-control", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -57,7 +57,7 @@ func newLoop(t testing.TB, file string) string {
 			return fmt.Errorf("open %s: %w", path, err)
 		}
 		// Somebody else may take it between the two.
-		if err := unix.IoctlLoopConfigure(device, &unix.LoopConfig{Fd: uint32(backing.Fd())}); err != nil {
+		if err := unix.IoctlLoopConfigure(device, &unix.LoopConfig{Fd: uint32(backing.Fd()), Info: unix.LoopInfo64{Flags: flags}}); err != nil {
 			unix.Close(device)
 			return fmt.Errorf("make %s of %s: %w", path, file, err)
 		}
@@ -313,7 +313,7 @@ func underWay(t testing.TB, pid int) (n int) {
 		t.Fatal("it has no made_ns")
 	}
 	offset := starts.Members[made].Offset.Bytes()
-	m := mapOf(t, pid, bpfMapStarts)
+	m := mapOfTool(t, pid, bpfMapStarts)
 	defer m.Close()
 	var key uint64
 	value := make([]byte, m.ValueSize())
@@ -329,8 +329,8 @@ func underWay(t testing.TB, pid int) (n int) {
 	return n
 }
 
-// mapOf opens the BPF map of that name that a process has open.
-func mapOf(t testing.TB, pid int, name string) *ebpf.Map {
+// mapOfTool opens the BPF map of that name that a process has open.
+func mapOfTool(t testing.TB, pid int, name string) *ebpf.Map {
 	t.Helper()
 	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/fdinfo/*", pid))
 	if err != nil {

@@ -19,7 +19,7 @@ var texts = map[string]string{
 	"follow_full":   "too many processes to follow",
 	"requests_full": "too many requests under way",
 	"keys_full":     "too many disks, operations, cgroups or comms to tell apart",
-	"end_unseen":    "the end of a bio was not seen",
+	"end_unseen":    "the end of a request or bio was not seen",
 	"too_deep":      "a bio was handed on by too many devices",
 }
 
