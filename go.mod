@@ -9,4 +9,11 @@ require (
 	golang.org/x/sys v0.49.0
 )
 
+require (
+	github.com/chzyer/readline v1.5.1 // indirect
+	github.com/google/pprof v0.0.0-20261016150608-1facf8f91b50 // indirect
+	github.com/ianlancetaylor/demangle v0.0.0-20260724033716-83e58baca724 // indirect
+	github.com/ulikunitz/xz v0.5.17 // indirect
+)
+
 tool github.com/cilium/ebpf/cmd/bpf2go
