@@ -136,7 +136,7 @@ func (fs *files) find(s sight) *File {
 		key = mapping{path: s.path, major: 1} // apart from the vdso's
 	}
 	f := fs.bySight[key]
-	if f != nil && (f.fd >= 0 || f.wanted || kind != Regular && kind != Memfd) {
+	if f != nil && (f.fd >= 0 || kind != Regular && kind != Memfd) {
 		return f
 	}
 	if kind != Regular && kind != Memfd {
