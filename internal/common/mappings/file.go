@@ -136,7 +136,7 @@ func (fs *files) find(s sight) *File {
 		key = mapping{path: s.path, major: 1} // apart from the vdso's
 	}
 	f := fs.bySight[key]
-	if f != nil && (f.fd >= 0 || f.wanted || kind != Regular && kind != Memfd) {
+	if f != nil && (f.fd >= 0 || kind != Regular && kind != Memfd) {
 		return f
 	}
 	if kind != Regular && kind != Memfd {
@@ -171,8 +171,18 @@ func (fs *files) find(s sight) *File {
 			f.Path = strings.TrimSuffix(s.path, deletedSuffix)
 		}
 	}
+	if len(fs.bySight) >= most {
+		for key, f := range fs.bySight {
+			if !f.wanted {
+				delete(fs.bySight, key)
+			}
+		}
+	}
 	fs.bySight[key] = f
-	if s.buildID != "" && fs.byBuildID[s.buildID] == nil {
+	if known := fs.byBuildID[s.buildID]; s.buildID != "" && (known == nil || known.fd < 0) {
+		if len(fs.byBuildID) >= most {
+			clear(fs.byBuildID)
+		}
 		fs.byBuildID[s.buildID] = f
 	}
 	return f

@@ -24,15 +24,16 @@ type region struct {
 func parseMaps(r io.Reader, each func(region)) error {
 	// A path has at most 4096 bytes, and four for each newline in it.
 	lines := bufio.NewReaderSize(r, 1<<15)
-	for {
+	for long := false; ; {
 		line, err := lines.ReadSlice('\n')
 		if errors.Is(err, bufio.ErrBufferFull) {
-			// Not a line of the kernel's. What is left of it makes no region either.
+			long = true // Not a line of the kernel's.
 			continue
 		}
-		if reg, ok := parseRegion(bytes.TrimSuffix(line, []byte{'\n'})); ok && reg.executable {
+		if reg, ok := parseRegion(bytes.TrimSuffix(line, []byte{'\n'})); ok && reg.executable && !long {
 			each(reg)
 		}
+		long = false
 		if err == io.EOF {
 			return nil
 		}

@@ -13,13 +13,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gobcc/gobcc/internal/common/output"
 	"github.com/gobcc/gobcc/internal/common/perfevent"
 )
 
 // Options are what a Timeline may be told.
 type Options struct {
-	// Wanted, if it is not nil, tells which processes are of interest. Of others nothing is
-	// kept.
+	// Wanted, if it is not nil, tells which processes are of interest; so are those that
+	// they start. Of others nothing is kept.
 	Wanted func(pid uint32) bool
 	// Leaving, if it is not nil, is called when a process is about to execute another
 	// program or to be taken as ended: what was mapped is still there to be found.
@@ -52,6 +53,10 @@ type ending struct {
 // samples of one CPU may come after the records of another.
 const keep = 5e9
 
+// most is how many of a kind are remembered, against what a hostile process may do: more
+// than vm.max_map_count lets a process map by default.
+const most = 1 << 16
+
 // New gives a Timeline in which nothing is mapped.
 func New(options Options) *Timeline {
 	const proc = "/proc"
@@ -80,19 +85,25 @@ func (t *Timeline) Snapshot(pids []uint32) error {
 		}
 	}
 	var denied, read int
+	var first *Process
 	for _, pid := range pids {
-		if t.Wanted != nil && !t.Wanted(pid) {
+		if t.Wanted != nil && !t.Wanted(pid) && t.processes[pid] == nil {
 			continue
 		}
-		switch _, err := t.read(pid); {
+		p, err := t.read(pid)
+		switch {
 		case err == nil:
 			read++
 		case errors.Is(err, fs.ErrPermission):
 			denied++
+			if first == nil {
+				first = p
+			}
 		}
 	}
-	if denied > 0 {
-		return fmt.Errorf("read what %d of %d processes have mapped: %w (it takes CAP_SYS_PTRACE): their code will have no names", denied, denied+read, fs.ErrPermission)
+	if denied > 0 && first != nil {
+		return fmt.Errorf("read what %d of %d processes have mapped, as process %d (%s): %w (it takes CAP_SYS_PTRACE, and no fewer capabilities than the process has)",
+			denied, denied+read, first.PID, output.AppendEscaped(nil, []byte(first.Comm)), fs.ErrPermission)
 	}
 	return nil
 }
@@ -110,8 +121,9 @@ func (t *Timeline) read(pid uint32) (*Process, error) {
 	}
 	var maps []Mapping
 	denied := error(nil)
+	root, _ := os.Readlink(t.path(pid, "root"))
 	if !st.kernel {
-		if maps, denied = t.readMaps(pid); denied != nil && !errors.Is(denied, fs.ErrPermission) {
+		if maps, denied = t.readMaps(pid, root); denied != nil && !errors.Is(denied, fs.ErrPermission) {
 			return nil, denied
 		}
 	}
@@ -123,7 +135,7 @@ func (t *Timeline) read(pid uint32) (*Process, error) {
 	p.since, p.ended, p.fresh = since, false, false
 	t.processes[pid] = p
 	if exe, err := os.Readlink(t.path(pid, "exe")); err == nil {
-		p.Exe = strings.TrimSuffix(t.seen(pid, exe), deletedSuffix)
+		p.Exe = strings.TrimSuffix(seen(root, exe), deletedSuffix)
 	}
 	return p, denied
 }
@@ -147,21 +159,21 @@ func (t *Timeline) same(p *Process, start uint64) bool {
 
 // readMaps reads what a process has mapped. That its main thread has ended hides it from
 // its own maps, but not from those of its other threads.
-func (t *Timeline) readMaps(pid uint32) ([]Mapping, error) {
-	maps, err := t.readMapsOf(pid, "maps")
+func (t *Timeline) readMaps(pid uint32, root string) ([]Mapping, error) {
+	maps, err := t.readMapsOf(pid, "maps", root)
 	if err != nil || len(maps) > 0 {
 		return maps, err
 	}
 	threads, _ := os.ReadDir(t.path(pid, "task"))
 	for _, thread := range threads {
-		if maps, err := t.readMapsOf(pid, "task/"+thread.Name()+"/maps"); err == nil && len(maps) > 0 {
+		if maps, err := t.readMapsOf(pid, "task/"+thread.Name()+"/maps", root); err == nil && len(maps) > 0 {
 			return maps, nil
 		}
 	}
 	return nil, nil
 }
 
-func (t *Timeline) readMapsOf(pid uint32, name string) ([]Mapping, error) {
+func (t *Timeline) readMapsOf(pid uint32, name, root string) ([]Mapping, error) {
 	f, err := os.Open(t.path(pid, name))
 	if err != nil {
 		return nil, err
@@ -176,7 +188,7 @@ func (t *Timeline) readMapsOf(pid uint32, name string) ([]Mapping, error) {
 		if r.start >= vsyscallStart {
 			continue
 		}
-		file := t.files.find(sight{pid: pid, start: r.start, end: r.end, path: t.seen(pid, r.path),
+		file := t.files.find(sight{pid: pid, start: r.start, end: r.end, path: seen(root, r.path),
 			major: r.major, minor: r.minor, inode: r.inode})
 		maps = append(maps, Mapping{r.start, r.end, r.offset, file})
 	}
@@ -185,12 +197,8 @@ func (t *Timeline) readMapsOf(pid uint32, name string) ([]Mapping, error) {
 
 // seen is a path of /proc as the process sees it: what has another root is shown there as
 // we see it.
-func (t *Timeline) seen(pid uint32, path string) string {
-	if !strings.HasPrefix(path, "/") {
-		return path
-	}
-	root, err := os.Readlink(t.path(pid, "root"))
-	if err != nil || root == "/" {
+func seen(root, path string) string {
+	if root == "/" || !strings.HasPrefix(path, "/") {
 		return path
 	}
 	if rest, ok := strings.CutPrefix(path, root); ok && strings.HasPrefix(rest, "/") {
@@ -208,15 +216,21 @@ func (t *Timeline) Apply(r *perfevent.Record) {
 		t.lost = true
 		return
 	case perfevent.Cgroup:
+		if len(t.cgroups) >= most {
+			clear(t.cgroups)
+		}
 		t.cgroups[r.CgroupID] = r.Path
 		return
 	}
 	// The pid is 0 for what runs outside of our namespace, and -1 for a task that is
 	// not a process any more.
-	if r.PID == 0 || int32(r.PID) < 0 || t.Wanted != nil && !t.Wanted(r.PID) {
+	if r.PID == 0 || int32(r.PID) < 0 {
 		return
 	}
 	p := t.processes[r.PID]
+	if p == nil && t.Wanted != nil && !t.Wanted(r.PID) && !(r.Kind == perfevent.Fork && t.processes[r.PPID] != nil) {
+		return
+	}
 	if p != nil && r.Time < p.since {
 		return
 	}
@@ -288,6 +302,12 @@ func (t *Timeline) mmap(p *Process, r *perfevent.Record) {
 		p.Exe = strings.TrimSuffix(r.Path, deletedSuffix) // It is mapped before its loader.
 	}
 	p.insert(Mapping{r.Addr, r.Addr + r.Len, r.Offset, file})
+	if len(p.maps) > most {
+		// No process has as many. They are gone, which is not told.
+		p.clear()
+		p.Partial = true
+		_, _ = t.read(p.PID) // An error is said by Partial.
+	}
 }
 
 // forget removes processes that have ended long enough ago.
@@ -307,7 +327,7 @@ func (t *Timeline) forget() {
 func (t *Timeline) Process(pid uint32) *Process {
 	p := t.processes[pid]
 	if p == nil || p.Partial && !p.sought {
-		if read, err := t.read(pid); err == nil {
+		if read, _ := t.read(pid); read != nil { // An error is said by Partial.
 			p = read
 		}
 	}
@@ -355,5 +375,16 @@ func (t *Timeline) Resync() error {
 		return nil
 	}
 	t.lost, t.synced = false, time.Now()
-	return t.Snapshot(nil)
+	start := perfevent.Now()
+	err := t.Snapshot(nil)
+	for _, p := range t.processes {
+		// What it did not find has ended, though no record says so.
+		if p.since < start && !p.ended {
+			if st, err := t.readStat(p.PID); err != nil || !t.same(p, st.start) {
+				p.ended, p.threads = true, 0
+				t.ended = append(t.ended, ending{p, t.now})
+			}
+		}
+	}
+	return err
 }
