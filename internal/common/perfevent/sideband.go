@@ -12,6 +12,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gobcc/gobcc/internal/common/diagnose"
 )
 
 // Sideband is what the kernel tells of processes and their memory while samples are
@@ -70,7 +72,7 @@ func OpenSideband() (*Sideband, error) {
 func (s *Sideband) Read(handle func(*Record) error) error {
 	for cpu, r := range s.rings {
 		if err := r.read(handle); err != nil {
-			return fmt.Errorf("read what the kernel says of processes on CPU %d: %w", cpu, err)
+			return fmt.Errorf("read what processes map, on CPU %d: %w", cpu, err)
 		}
 	}
 	if time.Since(s.checked) < time.Second {
@@ -98,7 +100,7 @@ func (s *Sideband) openOnline(handle func(*Record) error) error {
 			continue // It went off just now.
 		}
 		if handle == nil && err != nil {
-			return fmt.Errorf("listen to what the kernel says of processes, on CPU %d: %w", cpu, err)
+			return diagnose.Explain(fmt.Sprintf("listen to what processes map, on CPU %d", cpu), diagnose.PerfEvent, err)
 		}
 		if err != nil {
 			// The samples of the other CPUs are worth more than a clean end.
