@@ -37,8 +37,8 @@ const (
 // says.
 const (
 	rawString = 1 << 20 // bytes
-	rawFrames = 1 << 12 // of a stack
-	rawLines  = 1 << 12 // of a frame
+	rawFrames = 1 << 11 // of a stack
+	rawLines  = 1 << 8  // of a frame
 	rawThings = 1 << 22 // processes, frames, files, arguments
 )
 
@@ -133,7 +133,12 @@ func replay(in io.Reader, to replayed) (*report, error) {
 	if err != nil {
 		return nil, fmt.Errorf("this is no recording of profile's: %w", err)
 	}
-	p := &player{codec: codec{r: bufio.NewReaderSize(compressed, 64<<10)}, to: to}
+	return replayPlain(compressed, to)
+}
+
+// replayPlain is replay of what is not compressed.
+func replayPlain(in io.Reader, to replayed) (*report, error) {
+	p := &player{codec: codec{r: bufio.NewReaderSize(in, 64<<10)}, to: to}
 	magic := make([]byte, len(rawMagic)+1)
 	if _, err := io.ReadFull(p.r, magic); err != nil || string(magic[:len(rawMagic)]) != rawMagic {
 		return nil, errors.New("this is no recording of profile's")
@@ -171,6 +176,10 @@ func replay(in io.Reader, to replayed) (*report, error) {
 
 // readRecording makes the report of a recording.
 func readRecording(in io.Reader, keepMoments bool) (*report, error) {
+	return countRecording(replay, in, keepMoments)
+}
+
+func countRecording(replay func(io.Reader, replayed) (*report, error), in io.Reader, keepMoments bool) (*report, error) {
 	c := newCounter(keepMoments)
 	r, err := replay(in, replayed{
 		record: func(*perfevent.Record) error { return nil },

@@ -226,7 +226,12 @@ func TestRecordingBad(t *testing.T) {
 
 // FuzzRecording replays what is in no recording of ours.
 func FuzzRecording(f *testing.F) {
-	raw, _ := recordingOf(f, testReport())
+	small := testReport()
+	for _, s := range small.Stacks {
+		s.Count = 2
+	}
+	small.Totals.Shown = 12
+	raw, _ := recordingOf(f, small)
 	z, err := gzip.NewReader(bytes.NewReader(raw))
 	if err != nil {
 		f.Fatal(err)
@@ -235,16 +240,14 @@ func FuzzRecording(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	rest := len(rawMagic) + 1
-	f.Add(plain[rest : rest+4000])
-	f.Add(plain[len(plain)-1500:])
+	plain = plain[len(rawMagic)+1:]
+	f.Add(plain)
+	f.Add(plain[:len(plain)/2])
+	if r, err := countRecording(replayPlain, strings.NewReader(rawMagic+"\x01"+string(plain)), true); err != nil {
+		f.Fatalf("what is to be changed can't be read: %+v, %v", r, err)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		var packed bytes.Buffer
-		w := gzip.NewWriter(&packed)
-		_, _ = w.Write([]byte(rawMagic + "\x01")) // to memory
-		_, _ = w.Write(b)
-		_ = w.Close()
-		r, err := readRecording(&packed, true)
+		r, err := countRecording(replayPlain, strings.NewReader(rawMagic+"\x01"+string(b)), true)
 		if err != nil {
 			return
 		}
