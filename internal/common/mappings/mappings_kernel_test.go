@@ -29,7 +29,6 @@ type watch struct {
 	*Timeline
 	t    *testing.T
 	side *perfevent.Sideband
-	lost bool
 }
 
 // watchAll starts one as a tool does.
