@@ -37,6 +37,8 @@ type engine struct {
 	// its program, or 0.
 	command uint32
 	early   uint64 // samples that were of none
+	// generated is called for a process that runs code which it made itself.
+	generated func(*mappings.Process)
 
 	samples []*sample           // not yet in order
 	records []*perfevent.Record // likewise
@@ -72,6 +74,7 @@ type place struct {
 type located struct {
 	*frame
 	place
+	root string // directory of the process that it was first found in
 }
 
 func newEngine(c *counter) *engine {
@@ -222,7 +225,7 @@ func (e *engine) sample(s *sample) error {
 	p := e.process(s, owner)
 	kernel, user := make([]*frame, len(s.Kernel)), make([]*frame, len(s.User))
 	for i, addr := range s.Kernel {
-		kernel[i] = e.frame(place{kind: kindKernel, address: addr - caller(i)})
+		kernel[i] = e.frame(nil, place{kind: kindKernel, address: addr - caller(i)})
 	}
 	for i, addr := range s.User {
 		user[i] = e.user(owner, addr-caller(i))
@@ -271,24 +274,29 @@ func (e *engine) process(s *sample, owner *mappings.Process) *process {
 // user gives the frame of an address of a process.
 func (e *engine) user(owner *mappings.Process, addr uint64) *frame {
 	if owner == nil {
-		return e.frame(place{kind: kindUnknown, address: addr})
+		return e.frame(owner, place{kind: kindUnknown, address: addr})
 	}
 	m, ok := owner.Find(addr)
 	switch {
 	case !ok:
-		return e.frame(place{kind: kindUnknown, address: addr})
+		return e.frame(owner, place{kind: kindUnknown, address: addr})
 	case m.File.Kind == mappings.Anonymous || m.File.Kind == mappings.Memfd:
-		return e.frame(place{kind: kindJIT, process: owner, file: m.File, address: addr})
+		e.generated(owner)
+		return e.frame(owner, place{kind: kindJIT, process: owner, file: m.File, address: addr})
 	}
-	return e.frame(place{kind: kindUser, file: m.File, address: m.FileOffset(addr)})
+	return e.frame(owner, place{kind: kindUser, file: m.File, address: m.FileOffset(addr)})
 }
 
-func (e *engine) frame(at place) *frame {
+func (e *engine) frame(owner *mappings.Process, at place) *frame {
 	f := e.places[at]
 	if f == nil {
 		f = &frame{Kind: at.kind, Address: at.address}
 		e.places[at] = f
-		e.frames = append(e.frames, located{f, at})
+		l := located{frame: f, place: at}
+		if owner != nil {
+			l.root = fmt.Sprintf("/proc/%d/root", owner.PID)
+		}
+		e.frames = append(e.frames, l)
 	}
 	return f
 }
