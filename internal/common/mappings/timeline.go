@@ -396,7 +396,8 @@ func (t *Timeline) Cgroup(id uint64) (path string, ok bool) {
 }
 
 // Resync reads all again if records were lost since it last did, at most once a second. It
-// is to be called every now and then; with nothing lost it costs nothing.
+// is to be called every now and then; with nothing lost it costs nothing. Processes that may
+// not be read are no error: Snapshot has told of them.
 func (t *Timeline) Resync() error {
 	if !t.lost || time.Since(t.synced) < time.Second {
 		return nil
@@ -404,6 +405,9 @@ func (t *Timeline) Resync() error {
 	t.lost, t.synced = false, time.Now()
 	start := perfevent.Now()
 	err := t.Snapshot(nil)
+	if errors.Is(err, fs.ErrPermission) {
+		err = nil
+	}
 	for _, p := range t.processes {
 		// What it did not find has ended, though no record says so.
 		if p.since < start && !p.ended {
