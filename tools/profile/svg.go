@@ -33,9 +33,9 @@ const (
 	svgEnd = 36  // and below
 )
 
-// writeSVG writes a flame graph that explains itself: it needs no other file, and works
+// writeFlameGraph writes a flame graph that explains itself: it needs no other file, and works
 // where there is no network.
-func writeSVG(w io.Writer, r *report) error {
+func writeFlameGraph(w io.Writer, r *report) error {
 	root := flameOf(r)
 	least := max(uint64(float64(root.count)*svgLeast/svgWidth), 1)
 	small := root.merge(least)

@@ -16,7 +16,7 @@ import (
 func svgOf(t *testing.T, r *report) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	if err := writeSVG(&b, r); err != nil {
+	if err := writeFlameGraph(&b, r); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()
