@@ -162,11 +162,13 @@ func (b *builder) codeEnd(addr uint64) uint64 {
 
 // build resolves what was collected: one name for each address.
 func (b *builder) build(f *File) ([]span, []function) {
-	slices.SortStableFunc(b.symbols, func(a, b symbol) int {
+	slices.SortFunc(b.symbols, func(a, b symbol) int {
 		return cmp.Or(
 			cmp.Compare(a.start, b.start),
 			cmp.Compare(b2i(a.size == 0), b2i(b.size == 0)),
 			cmp.Compare(b.size, a.size),
+			cmp.Compare(a.strings, b.strings),
+			cmp.Compare(a.name, b.name),
 		)
 	})
 	var functions []function
