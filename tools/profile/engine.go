@@ -67,6 +67,7 @@ type place struct {
 	kind    kind
 	file    *mappings.File
 	process *mappings.Process // with kindJIT
+	execs   int               // with kindJIT: which of its programs made it
 	address uint64            // in the file, if it is in one: an offset
 }
 
@@ -161,6 +162,7 @@ func (e *engine) drained() error {
 
 func (e *engine) read() error {
 	return e.sideband.Read(func(r *perfevent.Record) error {
+		e.timeline.Hold(r)
 		e.records = append(e.records, r)
 		return nil
 	})
@@ -282,7 +284,7 @@ func (e *engine) user(owner *mappings.Process, addr uint64) *frame {
 		return e.frame(owner, place{kind: kindUnknown, address: addr})
 	case m.File.Kind == mappings.Anonymous || m.File.Kind == mappings.Memfd:
 		e.generated(owner)
-		return e.frame(owner, place{kind: kindJIT, process: owner, file: m.File, address: addr})
+		return e.frame(owner, place{kind: kindJIT, process: owner, execs: owner.Execs, file: m.File, address: addr})
 	}
 	return e.frame(owner, place{kind: kindUser, file: m.File, address: m.FileOffset(addr)})
 }
@@ -308,16 +310,25 @@ func (e *engine) describe() {
 		if owner.Comm != "" {
 			p.Comm = owner.Comm
 		}
-		if p.Cgroup != "" || p.CgroupID == 0 {
-			continue
-		}
-		if path, ok := e.timeline.Cgroup(p.CgroupID); ok {
-			p.Cgroup = path
-		} else if path, err := filter.CgroupPath(p.CgroupID); err == nil {
+		if path := e.cgroup(p.CgroupID); path != "" {
 			p.Cgroup = path
 		}
-		p.Container = mappings.ContainerID(p.Cgroup)
+		if p.Container == "" {
+			p.Container = mappings.ContainerID(p.Cgroup)
+		}
 	}
+}
+
+// cgroup gives the path of a cgroup, or "".
+func (e *engine) cgroup(id uint64) string {
+	if path, ok := e.timeline.Cgroup(id); ok {
+		return path
+	}
+	path, err := filter.CgroupPath(id)
+	if err != nil {
+		return "" // it is gone, or there are no version 2 cgroups
+	}
+	return path
 }
 
 // close lets go of what was watched.

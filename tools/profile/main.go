@@ -32,6 +32,9 @@ func run(ctx context.Context, env *cli.Env) error {
 	}
 	p := newSession(opts, env, command)
 	defer p.close()
+	if err := opts.outputs.open(); err != nil {
+		return err
+	}
 	header := ""
 	if p.writesText() {
 		header = opts.header(len(command) > 0)

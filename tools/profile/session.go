@@ -121,9 +121,6 @@ func (p *session) writesText() bool {
 
 // attached opens all that is there beside the program, and begins to sample.
 func (p *session) attached(r *trace.Run) error {
-	if err := p.opts.outputs.open(); err != nil {
-		return err
-	}
 	if p.opts.fs.Changed("max-user-depth") {
 		if most, err := perfevent.MaxStack(); err == nil && uint64(p.opts.userDepth) > most {
 			r.Say(fmt.Sprintf("user stacks are cut at %d frames: the sysctl kernel.perf_event_max_stack allows no more", most))
@@ -303,6 +300,9 @@ func (p *session) summary(rep *report) string {
 	}
 	if n := t.Unwinds[statusFault]; n > 0 {
 		fmt.Fprintf(&b, "; %d user stacks could not be read", n)
+	}
+	if n := p.engine.timeline.Gaps; n > 0 {
+		fmt.Fprintf(&b, "; %d gaps in what the kernel told of processes, so that names may be missing", n)
 	}
 	return b.String()
 }
