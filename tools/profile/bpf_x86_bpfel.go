@@ -95,7 +95,6 @@ const (
 	bpfVarFilterUid         = "filter_uid"
 	bpfVarFilterUidValue    = "filter_uid_value"
 	bpfVarFindRepeats       = "find_repeats"
-	bpfVarMaxKernelFrames   = "max_kernel_frames"
 	bpfVarMaxUserFrames     = "max_user_frames"
 	bpfVarPidNamespaceInode = "pid_namespace_inode"
 	bpfVarRingWakeupShift   = "ring_wakeup_shift"
@@ -189,7 +188,6 @@ type bpfVariableSpecs struct {
 	FilterUid         *ebpf.VariableSpec `ebpf:"filter_uid"`
 	FilterUidValue    *ebpf.VariableSpec `ebpf:"filter_uid_value"`
 	FindRepeats       *ebpf.VariableSpec `ebpf:"find_repeats"`
-	MaxKernelFrames   *ebpf.VariableSpec `ebpf:"max_kernel_frames"`
 	MaxUserFrames     *ebpf.VariableSpec `ebpf:"max_user_frames"`
 	PidNamespaceInode *ebpf.VariableSpec `ebpf:"pid_namespace_inode"`
 	RingWakeupShift   *ebpf.VariableSpec `ebpf:"ring_wakeup_shift"`
@@ -265,7 +263,6 @@ type bpfVariables struct {
 	FilterUid         *ebpf.Variable `ebpf:"filter_uid"`
 	FilterUidValue    *ebpf.Variable `ebpf:"filter_uid_value"`
 	FindRepeats       *ebpf.Variable `ebpf:"find_repeats"`
-	MaxKernelFrames   *ebpf.Variable `ebpf:"max_kernel_frames"`
 	MaxUserFrames     *ebpf.Variable `ebpf:"max_user_frames"`
 	PidNamespaceInode *ebpf.Variable `ebpf:"pid_namespace_inode"`
 	RingWakeupShift   *ebpf.Variable `ebpf:"ring_wakeup_shift"`

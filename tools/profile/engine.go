@@ -37,6 +37,8 @@ type engine struct {
 	// its program, or 0.
 	command uint32
 	early   uint64 // samples that were of none
+	// generated is called for a process that runs code which it made itself.
+	generated func(*mappings.Process)
 
 	samples []*sample           // not yet in order
 	records []*perfevent.Record // likewise
@@ -65,6 +67,7 @@ type place struct {
 	kind    kind
 	file    *mappings.File
 	process *mappings.Process // with kindJIT
+	execs   int               // with kindJIT: which of its programs made it
 	address uint64            // in the file, if it is in one: an offset
 }
 
@@ -72,6 +75,7 @@ type place struct {
 type located struct {
 	*frame
 	place
+	root string // directory of the process that it was first found in
 }
 
 func newEngine(c *counter) *engine {
@@ -158,6 +162,7 @@ func (e *engine) drained() error {
 
 func (e *engine) read() error {
 	return e.sideband.Read(func(r *perfevent.Record) error {
+		e.timeline.Hold(r)
 		e.records = append(e.records, r)
 		return nil
 	})
@@ -222,7 +227,7 @@ func (e *engine) sample(s *sample) error {
 	p := e.process(s, owner)
 	kernel, user := make([]*frame, len(s.Kernel)), make([]*frame, len(s.User))
 	for i, addr := range s.Kernel {
-		kernel[i] = e.frame(place{kind: kindKernel, address: addr - caller(i)})
+		kernel[i] = e.frame(nil, place{kind: kindKernel, address: addr - caller(i)})
 	}
 	for i, addr := range s.User {
 		user[i] = e.user(owner, addr-caller(i))
@@ -271,24 +276,29 @@ func (e *engine) process(s *sample, owner *mappings.Process) *process {
 // user gives the frame of an address of a process.
 func (e *engine) user(owner *mappings.Process, addr uint64) *frame {
 	if owner == nil {
-		return e.frame(place{kind: kindUnknown, address: addr})
+		return e.frame(owner, place{kind: kindUnknown, address: addr})
 	}
 	m, ok := owner.Find(addr)
 	switch {
 	case !ok:
-		return e.frame(place{kind: kindUnknown, address: addr})
+		return e.frame(owner, place{kind: kindUnknown, address: addr})
 	case m.File.Kind == mappings.Anonymous || m.File.Kind == mappings.Memfd:
-		return e.frame(place{kind: kindJIT, process: owner, file: m.File, address: addr})
+		e.generated(owner)
+		return e.frame(owner, place{kind: kindJIT, process: owner, execs: owner.Execs, file: m.File, address: addr})
 	}
-	return e.frame(place{kind: kindUser, file: m.File, address: m.FileOffset(addr)})
+	return e.frame(owner, place{kind: kindUser, file: m.File, address: m.FileOffset(addr)})
 }
 
-func (e *engine) frame(at place) *frame {
+func (e *engine) frame(owner *mappings.Process, at place) *frame {
 	f := e.places[at]
 	if f == nil {
 		f = &frame{Kind: at.kind, Address: at.address}
 		e.places[at] = f
-		e.frames = append(e.frames, located{f, at})
+		l := located{frame: f, place: at}
+		if owner != nil {
+			l.root = fmt.Sprintf("/proc/%d/root", owner.PID)
+		}
+		e.frames = append(e.frames, l)
 	}
 	return f
 }
@@ -300,16 +310,25 @@ func (e *engine) describe() {
 		if owner.Comm != "" {
 			p.Comm = owner.Comm
 		}
-		if p.Cgroup != "" || p.CgroupID == 0 {
-			continue
-		}
-		if path, ok := e.timeline.Cgroup(p.CgroupID); ok {
-			p.Cgroup = path
-		} else if path, err := filter.CgroupPath(p.CgroupID); err == nil {
+		if path := e.cgroup(p.CgroupID); path != "" {
 			p.Cgroup = path
 		}
-		p.Container = mappings.ContainerID(p.Cgroup)
+		if p.Container == "" {
+			p.Container = mappings.ContainerID(p.Cgroup)
+		}
 	}
+}
+
+// cgroup gives the path of a cgroup, or "".
+func (e *engine) cgroup(id uint64) string {
+	if path, ok := e.timeline.Cgroup(id); ok {
+		return path
+	}
+	path, err := filter.CgroupPath(id)
+	if err != nil {
+		return "" // it is gone, or there are no version 2 cgroups
+	}
+	return path
 }
 
 // close lets go of what was watched.

@@ -68,18 +68,8 @@ func (o *outputs) open() error {
 	return nil
 }
 
-// any reports whether there are any.
-func (o *outputs) any() bool { return len(o.files) > 0 }
-
-// toStdout reports whether one of them is standard output.
-func (o *outputs) toStdout() bool {
-	for _, f := range o.files {
-		if f.file == nil {
-			return true
-		}
-	}
-	return false
-}
+// none reports whether nothing but standard output is asked for.
+func (o *outputs) none() bool { return o.pprof == "" && o.svg == "" && o.script == "" }
 
 // wantMoments reports whether the time of each sample is of interest.
 func (o *outputs) wantMoments() bool { return o.script != "" }

@@ -220,7 +220,7 @@ func (fs *files) open(s sight) (int, *unix.Stat_t, error) {
 	fd, st, err := openPath(fmt.Sprintf("%smap_files/%x-%x", dir, s.start, s.end))
 	if err == nil {
 		// The process may have mapped another file there since.
-		if s.inode != 0 && uint64(st.Ino) == s.inode || fs.named(fd, s.path) {
+		if s.inode != 0 && st.Ino == s.inode || fs.named(fd, s.path) {
 			return fd, st, nil
 		}
 		unix.Close(fd)

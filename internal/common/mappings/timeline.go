@@ -32,6 +32,10 @@ type Options struct {
 // are in perf's records and in /proc. It is not safe for concurrent use.
 type Timeline struct {
 	Options
+	// Lost is how many records were lost, and Gaps how many times some were: until Resync,
+	// names may be missing, or be those of what was mapped before.
+	Lost, Gaps uint64
+
 	proc      string
 	processes map[uint32]*Process
 	files     *files
@@ -207,6 +211,26 @@ func seen(root, path string) string {
 	return path
 }
 
+// Hold opens the file that a record says was mapped, if it is not held yet. It may be called
+// as soon as the record is read, before it is its turn to be applied: the sooner, the likelier
+// it is that a short-lived process is still there to give its file.
+func (t *Timeline) Hold(r *perfevent.Record) {
+	if r.Kind == perfevent.Mmap && t.keeps(r) {
+		t.files.find(sightOf(r))
+	}
+}
+
+// keeps tells whether a record is of a process that is of interest.
+func (t *Timeline) keeps(r *perfevent.Record) bool {
+	// The pid is 0 for what runs outside of our namespace, and -1 for a task that is
+	// not a process any more.
+	if r.PID == 0 || int32(r.PID) < 0 {
+		return false
+	}
+	return t.Wanted == nil || t.Wanted(r.PID) || t.processes[r.PID] != nil ||
+		r.Kind == perfevent.Fork && t.processes[r.PPID] != nil
+}
+
 // Apply takes in a record. They are to be applied in the order of time.
 func (t *Timeline) Apply(r *perfevent.Record) {
 	t.now = max(t.now, r.Time)
@@ -214,6 +238,8 @@ func (t *Timeline) Apply(r *perfevent.Record) {
 	switch r.Kind {
 	case perfevent.Lost:
 		t.lost = true
+		t.Lost += r.Lost
+		t.Gaps++
 		return
 	case perfevent.Cgroup:
 		if len(t.cgroups) >= most {
@@ -222,15 +248,10 @@ func (t *Timeline) Apply(r *perfevent.Record) {
 		t.cgroups[r.CgroupID] = r.Path
 		return
 	}
-	// The pid is 0 for what runs outside of our namespace, and -1 for a task that is
-	// not a process any more.
-	if r.PID == 0 || int32(r.PID) < 0 {
+	if !t.keeps(r) {
 		return
 	}
 	p := t.processes[r.PID]
-	if p == nil && t.Wanted != nil && !t.Wanted(r.PID) && !(r.Kind == perfevent.Fork && t.processes[r.PPID] != nil) {
-		return
-	}
 	if p != nil && r.Time < p.since {
 		return
 	}
@@ -272,8 +293,10 @@ func (t *Timeline) Apply(r *perfevent.Record) {
 func (t *Timeline) fork(r *perfevent.Record) {
 	p := &Process{PID: r.PID, PPID: r.PPID, born: r.Time, threads: 1, Partial: true}
 	if parent := t.processes[r.PPID]; parent != nil {
-		p.Comm, p.Exe, p.Kernel = parent.Comm, parent.Exe, parent.Kernel
-		p.Cgroup, p.Container, p.MountNS = parent.Cgroup, parent.Container, parent.MountNS
+		p.Exe, p.Kernel = parent.Exe, parent.Kernel
+		if r.PTID == r.PPID {
+			p.Comm = parent.Comm // A child has the name of the thread that made it.
+		}
 		parent.fork(p)
 	}
 	t.processes[r.PID] = p
@@ -292,12 +315,16 @@ func (t *Timeline) exec(p *Process) {
 	p.threads, p.ended = 1, false
 }
 
+func sightOf(r *perfevent.Record) sight {
+	return sight{pid: r.PID, start: r.Addr, end: r.Addr + r.Len, path: r.Path, major: r.Major, minor: r.Minor,
+		inode: r.Inode, gen: r.InodeGeneration, buildID: hex.EncodeToString(r.BuildID)}
+}
+
 func (t *Timeline) mmap(p *Process, r *perfevent.Record) {
 	if r.Len == 0 || r.Addr+r.Len < r.Addr {
 		return
 	}
-	file := t.files.find(sight{pid: r.PID, start: r.Addr, end: r.Addr + r.Len, path: r.Path,
-		major: r.Major, minor: r.Minor, inode: r.Inode, gen: r.InodeGeneration, buildID: hex.EncodeToString(r.BuildID)})
+	file := t.files.find(sightOf(r))
 	if p.Exe == "" && file.Kind == Regular {
 		p.Exe = strings.TrimSuffix(r.Path, deletedSuffix) // It is mapped before its loader.
 	}
@@ -369,7 +396,8 @@ func (t *Timeline) Cgroup(id uint64) (path string, ok bool) {
 }
 
 // Resync reads all again if records were lost since it last did, at most once a second. It
-// is to be called every now and then; with nothing lost it costs nothing.
+// is to be called every now and then; with nothing lost it costs nothing. Processes that may
+// not be read are no error: Snapshot has told of them.
 func (t *Timeline) Resync() error {
 	if !t.lost || time.Since(t.synced) < time.Second {
 		return nil
@@ -377,6 +405,9 @@ func (t *Timeline) Resync() error {
 	t.lost, t.synced = false, time.Now()
 	start := perfevent.Now()
 	err := t.Snapshot(nil)
+	if errors.Is(err, fs.ErrPermission) {
+		err = nil
+	}
 	for _, p := range t.processes {
 		// What it did not find has ended, though no record says so.
 		if p.since < start && !p.ended {

@@ -194,6 +194,26 @@ func TestTimelineOptions(t *testing.T) {
 	}
 }
 
+// A child has the name of the thread that made it, which is known if that is the main one.
+func TestTimelineForkByThread(t *testing.T) {
+	tl := offline(t, Options{})
+	tl.Apply(exec(1, 10, "main"))
+	tl.Apply(&perfevent.Record{Kind: perfevent.Fork, Time: 2, PID: 20, TID: 20, PPID: 10, PTID: 11})
+	tl.Apply(fork(3, 10, 30))
+	if a, b := tl.Process(20).Comm, tl.Process(30).Comm; a != "" || b != "main" {
+		t.Errorf("%q and %q", a, b)
+	}
+}
+
+func TestTimelineLost(t *testing.T) {
+	tl := offline(t, Options{})
+	tl.Apply(&perfevent.Record{Kind: perfevent.Lost, Lost: 23})
+	tl.Apply(&perfevent.Record{Kind: perfevent.Lost})
+	if tl.Lost != 23 || tl.Gaps != 2 {
+		t.Errorf("%d lost, %d times", tl.Lost, tl.Gaps)
+	}
+}
+
 func TestTimelineCgroup(t *testing.T) {
 	tl := offline(t, Options{Wanted: func(uint32) bool { return false }})
 	tl.Apply(&perfevent.Record{Kind: perfevent.Cgroup, CgroupID: 5, Path: "/a/b"})

@@ -128,9 +128,9 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// fakeRing is a ring of one page, with no kernel.
+// fakeRing is a ring of four pages, with no kernel.
 func fakeRing() *ring {
-	return &ring{head: &unix.PerfEventMmapPage{}, data: make([]byte, 4096)}
+	return &ring{head: &unix.PerfEventMmapPage{}, data: make([]byte, 4*4096)}
 }
 
 // put writes as the kernel does, over the end too.
@@ -188,6 +188,30 @@ func TestRingErrors(t *testing.T) {
 	}
 	if want := []Kind{Comm, Lost, Fork, Exit}; !slices.Equal(kinds, want) {
 		t.Errorf("%v, not %v", kinds, want)
+	}
+}
+
+// A ring with no room for another record may have lost some, which is said at once.
+func TestRingFull(t *testing.T) {
+	for fill, want := range map[int]int{len(fakeRing().data) - largest: 0, len(fakeRing().data) - largest + 8: 1} {
+		r := fakeRing()
+		n := 0
+		for ; int(r.head.Data_head)+len(samples[0].bytes) <= fill; n++ {
+			r.put(samples[0].bytes)
+		}
+		r.put(pack(uint32(200), uint16(0), uint16(fill-int(r.head.Data_head)), make([]byte, fill-int(r.head.Data_head)-8)))
+		var lost int
+		err := r.read(func(rec *Record) error {
+			n--
+			if rec.Kind == Lost {
+				n++
+				lost++
+			}
+			return nil
+		})
+		if err != nil || n != 0 || lost != want {
+			t.Errorf("%d bytes: %v, %d records are missing, and it is said %d times that some may be", fill, err, n, lost)
+		}
 	}
 }
 

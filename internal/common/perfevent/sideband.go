@@ -67,8 +67,8 @@ func OpenSideband() (*Sideband, error) {
 // the order of time, those of several are not. The record is handle's to keep. An error of
 // handle ends it and is returned.
 //
-// CPUs that came online are taken in, at most once a second, and what was missed on them
-// until then is told by a Lost record whose number is 0: it is not known.
+// A Lost record whose number is 0 says that some may be missing: from a ring that was full,
+// or of a CPU that came online; such are taken in at most once a second.
 func (s *Sideband) Read(handle func(*Record) error) error {
 	for cpu, r := range s.rings {
 		if err := r.read(handle); err != nil {
@@ -195,6 +195,7 @@ func (r *ring) read(handle func(*Record) error) error {
 	// what is in front of it; package atomic keeps that order.
 	head := atomic.LoadUint64(&r.head.Data_head)
 	tail := r.head.Data_tail
+	full := tail < head && head-tail > uint64(len(r.data))-largest
 	defer func() { atomic.StoreUint64(&r.head.Data_tail, tail) }()
 	for tail < head {
 		rec := &Record{}
@@ -213,8 +214,16 @@ func (r *ring) read(handle func(*Record) error) error {
 			return err
 		}
 	}
+	if full {
+		// The kernel tells of records that it had no room for with the next one that it has
+		// room for, which may take long.
+		return handle(&Record{Kind: Lost, Time: Now()})
+	}
 	return nil
 }
+
+// largest is no less than the size of any record: one with a path of 4096 bytes.
+const largest = 4096 + 256
 
 // at gives the record at a place in the stream, of which n bytes are there.
 func (r *ring) at(place, n uint64) []byte {

@@ -70,16 +70,19 @@ func TestKernelSidebandShortLived(t *testing.T) {
 	before := Now()
 	const runs = 23
 	pids := map[uint32][]string{}
+	var records []Record
 	for range runs {
 		cmd := exec.Command(path)
 		if err := cmd.Run(); err != nil {
 			t.Fatal(err)
 		}
 		pids[uint32(cmd.Process.Pid)] = nil
-	}
-	records, err := readAll(s)
-	if err != nil {
-		t.Fatal(err)
+		// At once, as what others do on the machine may fill the rings.
+		some, err := readAll(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		records = append(records, some...)
 	}
 	after := Now()
 	var file unix.Stat_t
@@ -90,10 +93,10 @@ func TestKernelSidebandShortLived(t *testing.T) {
 		if r.Kind == Lost {
 			t.Errorf("lost: %+v", r)
 		}
-		if r.Time < before || r.Time > after {
-			t.Errorf("%s at %d, which is not between %d and %d", describe(r), r.Time, before, after)
-		}
 		if seen, ours := pids[r.PID]; ours {
+			if r.Time < before || r.Time > after {
+				t.Errorf("%s at %d, which is not between %d and %d", describe(r), r.Time, before, after)
+			}
 			pids[r.PID] = append(seen, describe(r))
 			if r.Kind == Mmap && r.Path == path && r.Inode != file.Ino {
 				t.Errorf("inode %d, not %d", r.Inode, file.Ino)

@@ -38,7 +38,17 @@ type kernelSymbol struct {
 	name   uint32 // offset in names, or noFunction where no function is
 	module uint16
 	rank   uint8 // the greatest one of those at one address is shown
+	// padding is the number of bytes in front of the function that belong to it: space
+	// for code that the kernel puts there when it finds that it is to count calls.
+	padding uint8
 }
+
+// paddingPrefix is how kallsyms names the padding of a function since 6.2 (commit
+// b341b20d648b).
+const paddingPrefix = "__pfx_"
+
+// onlyPadding marks a symbol as that of padding, until tidy finds its function.
+const onlyPadding = math.MaxUint8
 
 // OpenKernel reads /proc/kallsyms. The error is ErrRestricted if the kernel hides its
 // addresses.
@@ -62,6 +72,7 @@ func ReadKallsyms(r io.Reader) (*Kernel, error) {
 	var text, stext uint64
 	moduleOf := map[string]uint16{"": 0}
 	restricted := true
+	last := uint32(noFunction)
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, 64<<10), 64<<10)
 	for lines.Scan() {
@@ -93,13 +104,18 @@ func ReadKallsyms(r io.Reader) (*Kernel, error) {
 			k.end = addr
 		}
 		if isKernelFunction(kind, name) && len(name) <= math.MaxUint16 {
-			if len(k.names) > math.MaxUint32-len(name)-2 {
-				return nil, errors.New("more than 4 GB of names")
-			}
-			s.name = uint32(len(k.names))
 			s.rank = kernelRank(kind, name)
-			k.names = append(k.names, byte(len(name)), byte(len(name)>>8))
-			k.names = append(k.names, name...)
+			if rest, ok := bytes.CutPrefix(name, []byte(paddingPrefix)); ok && len(rest) > 0 {
+				name = rest
+				s.padding = onlyPadding
+			}
+			// A function and its padding follow each other, and have the same name.
+			if last == noFunction || !bytes.Equal(k.name(last), name) {
+				if last, ok = k.addName(name); !ok {
+					return nil, errors.New("more than 4 GB of names")
+				}
+			}
+			s.name = last
 		}
 		k.symbols = append(k.symbols, s)
 	}
@@ -166,9 +182,9 @@ func isKernelFunction(kind byte, name []byte) bool {
 // kernelRank tells which of several names at one address is shown.
 func kernelRank(kind byte, name []byte) uint8 {
 	rank := uint8(31 - min(underscores(name), 31))
-	// The padding in front of a function (6.2, commit b341b20d648b) and the alias for
-	// code that runs before relocation are of no interest where there is another name.
-	if bytes.HasPrefix(name, []byte("__pfx_")) || bytes.HasPrefix(name, []byte("__pi_")) {
+	// Padding, and the alias of code that runs before the kernel has moved to its place,
+	// are of no interest where there is another name.
+	if bytes.HasPrefix(name, []byte(paddingPrefix)) || bytes.HasPrefix(name, []byte("__pi_")) {
 		return rank
 	}
 	switch kind {
@@ -199,8 +215,17 @@ func (k *Kernel) tidy() {
 	})
 	kept := k.symbols[:0]
 	for _, s := range k.symbols {
-		if n := len(kept); n > 0 && (kept[n-1].addr == s.addr || kept[n-1].name == noFunction && s.name == noFunction) {
-			continue
+		if n := len(kept); n > 0 {
+			before := &kept[n-1]
+			if before.addr == s.addr || before.name == noFunction && s.name == noFunction {
+				continue
+			}
+			if distance := s.addr - before.addr; before.padding == onlyPadding && s.padding == 0 && distance < onlyPadding &&
+				before.module == s.module && bytes.Equal(k.name(before.name), k.name(s.name)) {
+				s.addr, s.padding = before.addr, uint8(distance)
+				*before = s
+				continue
+			}
 		}
 		kept = append(kept, s)
 	}
@@ -212,6 +237,17 @@ func b2i(b bool) int {
 		return 1
 	}
 	return 0
+}
+
+// addName keeps a name and gives its offset. It is not ok if there is no room.
+func (k *Kernel) addName(name []byte) (offset uint32, ok bool) {
+	if len(k.names) >= math.MaxUint32-len(name)-2 {
+		return 0, false
+	}
+	offset = uint32(len(k.names))
+	k.names = append(k.names, byte(len(name)), byte(len(name)>>8))
+	k.names = append(k.names, name...)
+	return offset, true
 }
 
 func (k *Kernel) name(offset uint32) []byte {
@@ -243,9 +279,6 @@ func (k *Kernel) Merge(later *Kernel) {
 		if there && k.modules[k.symbols[i].module] == module && bytes.Equal(k.name(k.symbols[i].name), name) {
 			continue
 		}
-		if len(k.names) > math.MaxUint32-len(name)-2 {
-			return
-		}
 		id, ok := moduleOf[module]
 		if !ok && len(k.modules) <= math.MaxUint16 {
 			id = uint16(len(k.modules))
@@ -253,9 +286,9 @@ func (k *Kernel) Merge(later *Kernel) {
 			k.modules = append(k.modules, module)
 		}
 		s.module = id
-		s.name = uint32(len(k.names))
-		k.names = append(k.names, byte(len(name)), byte(len(name)>>8))
-		k.names = append(k.names, name...)
+		if s.name, ok = k.addName(name); !ok {
+			return
+		}
 		if there {
 			k.symbols[i] = s
 		} else {
@@ -284,7 +317,11 @@ func (k *Kernel) Find(addr uint64) (line Line, module string, ok bool) {
 		return Line{}, "", false
 	}
 	name := string(k.name(s.name))
-	return Line{Function: name, Linkage: name, Start: s.addr}, k.modules[s.module], true
+	start := s.addr
+	if s.padding != onlyPadding && addr >= start+uint64(s.padding) {
+		start += uint64(s.padding)
+	}
+	return Line{Function: name, Linkage: name, Start: start}, k.modules[s.module], true
 }
 
 // Text gives the addresses that the kernel's own code takes, without modules; zeros if

@@ -36,10 +36,7 @@ func (b *builder) plt(f *File, r io.ReaderAt) error {
 	}
 	dynsym := f.section(elf.SHT_DYNSYM)
 	order := f.elf.ByteOrder
-	starts := map[uint64]symbol{}
-	for _, s := range b.symbols {
-		starts[s.start] = s
-	}
+	var starts map[uint64]symbol
 	for _, s := range f.elf.Sections {
 		if s.Type != elf.SHT_RELA {
 			continue
@@ -64,11 +61,16 @@ func (b *builder) plt(f *File, r io.ReaderAt) error {
 						continue
 					}
 					sym.name, sym.strings = name, b.dynamic
-				} else if target, ok := starts[order.Uint64(p[16:])]; ok {
-					// The addend is the function that chooses the function.
-					sym = target
 				} else {
-					continue
+					// The addend is the function that chooses the function.
+					if starts == nil {
+						starts = b.byStart()
+					}
+					target, ok := starts[order.Uint64(p[16:])]
+					if !ok {
+						continue
+					}
+					sym = target
 				}
 				for _, stub := range at {
 					sym.start, sym.size, sym.plt = stub.start, stub.end-stub.start, true
@@ -85,6 +87,17 @@ func (b *builder) plt(f *File, r io.ReaderAt) error {
 		}
 	}
 	return nil
+}
+
+// byStart gives a symbol for each address, the first of a chooser's names.
+func (b *builder) byStart() map[uint64]symbol {
+	starts := map[uint64]symbol{}
+	for _, s := range b.symbols {
+		if old, ok := starts[s.start]; !ok || s.rank > old.rank {
+			starts[s.start] = s
+		}
+	}
+	return starts
 }
 
 // symbolName gives the offset of the name of one dynamic symbol.
@@ -139,10 +152,6 @@ func stubsOf(machine elf.Machine, section string, code []byte, addr uint64) map[
 			page := int64(int32(adrp<<8)>>13)<<2 | int64(adrp>>29&3)
 			start := addr + uint64(i)
 			slot := start&^4095 + uint64(page<<12) + uint64(ldr>>10&0xfff)*8
-			// The first 32 bytes call the dynamic linker; their load looks the same.
-			if section == ".plt" && i < 32 {
-				continue
-			}
 			from := start
 			if i >= 4 && binary.LittleEndian.Uint32(code[i-4:]) == 0xd503245f { // bti c
 				from -= 4

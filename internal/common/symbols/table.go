@@ -24,7 +24,7 @@ type symbol struct {
 	name        uint32
 	strings     uint8
 	rank        uint8 // the greatest of those at one address is shown
-	underscores uint8 // that the name begins with
+	label       bool  // it may not be a function
 	plt         bool
 }
 
@@ -39,11 +39,11 @@ func (b *builder) table(f *File, e *elf.File, r io.ReaderAt, kind elf.SectionTyp
 	if int(s.Link) >= len(e.Sections) || s.Link == 0 {
 		return errors.New("it has no names")
 	}
-	names := e.Sections[s.Link]
-	if names.Type != elf.SHT_STRTAB {
+	strtab := e.Sections[s.Link]
+	if strtab.Type != elf.SHT_STRTAB {
 		return errors.New("its names are in no string table")
 	}
-	if s.FileSize > maxTable || s.Offset > 1<<62 || names.Offset > 1<<62 || names.FileSize > 1<<62 {
+	if s.FileSize > maxTable || s.Offset > 1<<62 || strtab.Offset > 1<<62 || strtab.FileSize > 1<<62 {
 		return fmt.Errorf("%d bytes are too many", s.FileSize)
 	}
 	if len(f.strings) >= math.MaxUint8 {
@@ -55,8 +55,8 @@ func (b *builder) table(f *File, e *elf.File, r io.ReaderAt, kind elf.SectionTyp
 		entry = elf.Sym32Size
 	}
 	table := uint8(len(f.strings))
-	all := newStringTable(r, names.Offset, names.FileSize)
-	f.strings = append(f.strings, all)
+	names := newStringTable(r, strtab.Offset, strtab.FileSize)
+	f.strings = append(f.strings, names)
 	if kind == elf.SHT_DYNSYM {
 		b.dynamic = table
 	}
@@ -69,11 +69,12 @@ func (b *builder) table(f *File, e *elf.File, r io.ReaderAt, kind elf.SectionTyp
 			if !ok {
 				continue
 			}
-			name, err := all.string(uint64(sym.name), block)
-			if err != nil || isLabel(name) {
-				continue
+			if sym.label {
+				if name, err := names.string(uint64(sym.name), 512); err != nil || isLabel(name) {
+					continue
+				}
 			}
-			sym.strings, sym.underscores = table, uint8(min(underscores(name), math.MaxUint8))
+			sym.strings = table
 			if len(b.symbols) >= maxFunctions {
 				return fmt.Errorf("more than %d functions", maxFunctions)
 			}
@@ -118,6 +119,7 @@ func decode(p []byte, e *elf.File) (symbol, bool) {
 		// The code here chooses the function of that name.
 		s.rank = 1
 	case elf.STT_NOTYPE:
+		s.label = true // or a function in assembler
 	default:
 		return s, false
 	}
@@ -160,11 +162,13 @@ func (b *builder) codeEnd(addr uint64) uint64 {
 
 // build resolves what was collected: one name for each address.
 func (b *builder) build(f *File) ([]span, []function) {
-	slices.SortStableFunc(b.symbols, func(a, b symbol) int {
+	slices.SortFunc(b.symbols, func(a, b symbol) int {
 		return cmp.Or(
 			cmp.Compare(a.start, b.start),
 			cmp.Compare(b2i(a.size == 0), b2i(b.size == 0)),
 			cmp.Compare(b.size, a.size),
+			cmp.Compare(a.strings, b.strings),
+			cmp.Compare(a.name, b.name),
 		)
 	})
 	var functions []function
@@ -211,17 +215,26 @@ func (f *File) choose(aliases []symbol) symbol {
 	best := aliases[0]
 	var name []byte
 	for _, s := range aliases[1:] {
-		c := cmp.Or(cmp.Compare(s.rank, best.rank), cmp.Compare(best.underscores, s.underscores))
-		if c == 0 {
-			// Whatever is taken, it must be the same each time.
-			if name == nil {
-				name = f.name(best)
-			}
-			other := f.name(s)
-			c = cmp.Or(cmp.Compare(len(name), len(other)), bytes.Compare(name, other))
-		}
-		if c > 0 {
+		if s.rank > best.rank {
 			best, name = s, nil
+			continue
+		}
+		// What two tables have is most often one symbol.
+		if s.rank < best.rank || s.strings != best.strings || s.name == best.name {
+			continue
+		}
+		if name == nil {
+			name = f.name(best)
+		}
+		// After the underscores it doesn't matter which is taken, but it must be the
+		// same each time.
+		other := f.name(s)
+		if cmp.Or(
+			cmp.Compare(underscores(name), underscores(other)),
+			cmp.Compare(len(name), len(other)),
+			bytes.Compare(name, other),
+		) > 0 {
+			best, name = s, other
 		}
 	}
 	return best
@@ -229,7 +242,7 @@ func (f *File) choose(aliases []symbol) symbol {
 
 // name is a copy of a symbol's name.
 func (f *File) name(s symbol) []byte {
-	name, err := f.strings[s.strings].string(uint64(s.name), block)
+	name, err := f.strings[s.strings].string(uint64(s.name), 512)
 	if err != nil {
 		return []byte{}
 	}

@@ -1,0 +1,83 @@
+package main
+
+import manpage "github.com/gobcc/gobcc/internal/common/manual"
+
+// about is what --help and --man say beside the flags.
+var about = manpage.Manual{
+	Name:    "profile",
+	Summary: "sample what the CPUs do, as stacks, flame graphs and pprof profiles",
+	Synopsis: []string{
+		"profile [options] [DURATION]",
+		"profile [options] [DURATION] -- COMMAND [ARG...]",
+	},
+	Description: `profile looks at each CPU many times a second, and takes the stack of what runs
+there: of the kernel and of user space. It answers where the time goes, of all
+processes or of some, by function. It runs until DURATION (in seconds) is over, or
+it is interrupted; then it writes each stack with the number of its samples.
+
+Without other options it writes stacks as text, the function at work first, those
+with the most samples last. -f writes folded stacks for flamegraph.pl; --pprof,
+--svg and --script write files, several in one run if wanted, and then there is no
+text.
+
+Nothing is counted in a table that could be full: each sample comes to the tool.
+How many there were, and what became of them, is said at the end on standard error:
+those shown, those of idle CPUs, those that the filters left out, and those lost.
+
+A user stack is found by frame pointers; code that was built without them hides its
+callers. The functions of the kernel are named by /proc/kallsyms; those of programs
+and libraries by their symbols, also where they are in a container, were deleted, or
+ran for a moment only. Where no name is known, a frame says what is: [libfoo.so+0x1234],
+[anon] for code that a process made itself, [unknown].
+
+Code that a runtime made (Node, Java, Python) has names if it writes
+/tmp/perf-PID.map.
+
+With a command, that command is started and sampled, from its own beginning on, with
+all that it starts in turn; the exit status is then the command's. All filters work in
+the kernel. The tool's own samples are never shown.`,
+	JSON: jsonKeys,
+	Examples: []manpage.Example{
+		{Command: "profile 10", Text: "Show where all CPUs spend their time, for 10 seconds"},
+		{Command: "profile -f 10 > out.folded", Text: "Write folded stacks, for flamegraph.pl"},
+		{Command: "profile --pprof cpu.pb.gz --svg cpu.svg 10", Text: "Write a profile for go tool pprof and a flame graph in one run"},
+		{Command: "profile -F 99 -p 185 30", Text: "Sample one process, 99 times a second"},
+		{Command: "profile -K -a 5", Text: "Show what the kernel does"},
+		{Command: "profile -e page-faults -c 1 -- ls", Text: "Show where a command causes page faults"},
+		{Command: "profile --pprof - -- make | go tool pprof -top -", Text: "Show what a command and its children spend their time on"},
+	},
+	Overhead: "",
+	Caveats: `A sample says what ran, not what waited: threads that sleep are not seen.
+
+cpu-clock is a timer: where the kernel has interrupts off, the sample comes when they
+are on again, and shows the function that turned them on. cycles sees inside, on
+machines that have it.
+
+The kernel cuts stacks at kernel.perf_event_max_stack frames (127), those of user space
+too, whatever --max-user-depth says.
+
+Where the kernel skips a sample since another BPF program of the same kind runs on the
+CPU, it does not say so.`,
+	Requirements: `Linux 5.10 or later with BTF (or --btf). Root, or CAP_BPF and CAP_PERFMON; CAP_SYSLOG
+for the names of the kernel's functions, CAP_SYS_PTRACE and CAP_CHECKPOINT_RESTORE
+for those of other users' processes. --preflight tells what is there.`,
+	SeeAlso: []string{"perf(1)", "pprof(1)", "bpf(2)", "perf_event_open(2)"},
+}
+
+// jsonKeys are those of json.go.
+var jsonKeys = []manpage.Key{
+	{Name: "kind", Type: "string", Text: "\"stack\", one for each stack of a thread; \"run\", the last; or \"lost\""},
+	{Name: "count", Type: "integer", Text: "how many samples have the stack"},
+	{Name: "pid", Type: "integer", Text: "the process; 0 for an idle CPU, and for what this pid namespace hides"},
+	{Name: "tid", Type: "integer", Text: "the thread"},
+	{Name: "comm", Type: "string", Text: "the thread's name"},
+	{Name: "process_comm", Type: "string", Text: "that of the process's main thread"},
+	{Name: "exe", Type: "string, or null", Text: "path of its program, as it sees it"},
+	{Name: "cgroup_id", Type: "integer", Text: "its cgroup"},
+	{Name: "cgroup", Type: "string, or null", Text: "the cgroup's path"},
+	{Name: "container", Type: "string, or null", Text: "the container's id"},
+	{Name: "kernel_thread", Type: "boolean", Text: "whether it is one"},
+	{Name: "unwind", Type: "string", Text: "how the user stack came out: \"none\", \"frame-pointers\", \"depth\" if it was cut, or \"fault\" if it could not be read"},
+	{Name: "kernel_stack", Type: "array of objects", Text: "functions of the kernel, that at work first"},
+	{Name: "user_stack", Type: "array of objects", Text: "those of user space"},
+}
