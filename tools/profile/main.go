@@ -20,6 +20,9 @@ func run(ctx context.Context, env *cli.Env) error {
 		return err
 	}
 	args, command := cli.Command(fs)
+	if opts.outputs.replay != "" {
+		return opts.replayRun(env, args, command)
+	}
 	if err := opts.check(args); err != nil {
 		return err
 	}
@@ -36,7 +39,7 @@ func run(ctx context.Context, env *cli.Env) error {
 		return err
 	}
 	header := ""
-	if p.writesText() {
+	if opts.writesText() {
 		header = opts.header(len(command) > 0)
 	}
 	return opts.Run(ctx, env, trace.Tool{

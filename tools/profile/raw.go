@@ -251,6 +251,7 @@ func (c *codec) head(r *report) {
 	items(c, &r.Command, rawThings, c.string)
 	c.string(&r.Version)
 	c.string(&r.Kernel)
+	c.string(&r.Header)
 	number(c, &r.CPUs)
 	c.string(&r.Event)
 	c.string(&r.Unit)

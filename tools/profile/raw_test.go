@@ -155,7 +155,7 @@ func TestRecordingFields(t *testing.T) {
 func TestRecordingReport(t *testing.T) {
 	r := testReport()
 	in := report{Command: r.Command, Version: r.Version, Kernel: r.Kernel, CPUs: r.CPUs, Event: r.Event, Unit: r.Unit, Period: r.Period,
-		Hertz: r.Hertz, Start: r.Start, Duration: r.Duration, Totals: r.Totals, Files: r.Files}
+		Hertz: r.Hertz, Header: "a header", Start: r.Start, Duration: r.Duration, Totals: r.Totals, Files: r.Files}
 	in.Totals.Unwinds = nil // the counter's
 	var frames numbers[frame]
 	for _, s := range r.Stacks {
@@ -206,7 +206,7 @@ func TestRecordingBad(t *testing.T) {
 		}
 		return b.String()
 	}
-	head := rawMagic + "\x01" + strings.Repeat("\x00", 9) // nothing is known
+	head := rawMagic + "\x01" + strings.Repeat("\x00", 10) // nothing is known
 	for name, test := range map[string]struct{ in, want string }{
 		"nothing":         {"", "no recording of profile's"},
 		"something else":  {packed("PERFILE2 and so on and so on"), "no recording of profile's"},

@@ -92,6 +92,7 @@ type session struct {
 	command []string
 
 	engine   *engine
+	recorder *recorder // nil unless the run is recorded
 	namer    *namer
 	sampler  *perfevent.Sampler
 	fates    *ebpf.Map
@@ -113,11 +114,6 @@ func newSession(o *options, env *cli.Env, command []string) *session {
 }
 
 func (p *session) say(text string) { fmt.Fprintf(p.env.Stderr, "%s: %s\n", p.env.Name, text) }
-
-// writesText reports whether standard output gets the stacks as BCC writes them.
-func (p *session) writesText() bool {
-	return !p.opts.folded && !p.opts.JSON && p.opts.outputs.none()
-}
 
 // attached opens all that is there beside the program, and begins to sample.
 func (p *session) attached(r *trace.Run) error {
@@ -147,6 +143,15 @@ func (p *session) attached(r *trace.Run) error {
 		return diagnose.Explain("sample by "+p.opts.event.Name, diagnose.PerfEvent, err)
 	}
 	p.began, p.cpus = time.Now(), p.sampler.CPUs()
+	if raw := p.opts.outputs.raw; raw != nil {
+		if err := raw.empty(); err != nil {
+			return fmt.Errorf("--save-raw: %w", err)
+		}
+		if p.recorder, err = newRecorder(raw.file, p.report()); err != nil {
+			return fmt.Errorf("--save-raw: %w", err)
+		}
+		p.engine.recorder = p.recorder
+	}
 	return nil
 }
 
@@ -199,7 +204,13 @@ func (p *session) finish(r *trace.Run) error {
 	if err := p.account(r, &rep.Totals); err != nil {
 		return err
 	}
-	if err := p.write(r, rep); err != nil {
+	if p.recorder != nil {
+		p.opts.outputs.recorded()
+		if err := errors.Join(p.recorder.end(rep), p.opts.outputs.raw.file.Close()); err != nil {
+			return fmt.Errorf("--save-raw: %w", err)
+		}
+	}
+	if err := errors.Join(p.opts.write(r.Out, rep), p.opts.outputs.write(p.env.Stdout, rep)); err != nil {
 		return err
 	}
 	if !p.opts.quiet {
@@ -213,7 +224,7 @@ func (p *session) report() *report {
 	rep := &report{
 		Command: append([]string{p.env.Name}, p.env.Args...), Version: cli.Version(), CPUs: p.cpus,
 		Event: p.opts.event.Name, Unit: p.opts.event.Unit(), Period: p.opts.period(),
-		Hertz: p.opts.rate.Hertz, Start: p.began, Duration: p.ended.Sub(p.began),
+		Hertz: p.opts.rate.Hertz, Header: p.opts.header(len(p.command) > 0), Start: p.began, Duration: p.ended.Sub(p.began),
 	}
 	if v, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
 		rep.Kernel = strings.TrimSpace(string(v))
@@ -259,22 +270,6 @@ func (t *totals) lost() (n uint64) {
 		n += count
 	}
 	return n
-}
-
-// write writes the report to wherever it is to go.
-func (p *session) write(r *trace.Run, rep *report) error {
-	var err error
-	switch {
-	case p.opts.JSON:
-		err = writeJSON(r.Out, rep)
-	case p.opts.folded:
-		err = writeFolded(r.Out, rep, p.opts.style)
-	case p.writesText():
-		if _, err = r.Out.Write([]byte("\n")); err == nil {
-			err = writeText(r.Out, rep, p.opts.style)
-		}
-	}
-	return errors.Join(err, p.opts.outputs.write(p.env.Stdout, rep))
 }
 
 // summary says in one line what was sampled, and what became of it.
