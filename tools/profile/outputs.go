@@ -48,7 +48,7 @@ func (o *outputs) open() error {
 		write      func(w io.Writer, r *report) error
 	}{
 		{"pprof", o.pprof, writePprof},
-		{"svg", o.svg, writeSVG},
+		{"svg", o.svg, writeFlameGraph},
 		{"script", o.script, writeScript},
 	} {
 		if f.path == "" {
