@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -90,7 +92,7 @@ func key(comm string, pid, tid int64, functions []string) string {
 	return fmt.Sprintf("%s %d/%d %q", comm, pid, tid, functions)
 }
 
-// TestOutputsAgree compares what is in JSON and in pprof's form, to the sample.
+// TestOutputsAgree compares what is in JSON, in pprof's form and folded, to the sample.
 func TestOutputsAgree(t *testing.T) {
 	r := testReport()
 	r.Stacks[0].Comm = "plain" // JSON has what is not UTF-8 in another way.
@@ -124,6 +126,42 @@ func TestOutputsAgree(t *testing.T) {
 	}
 	if !maps.Equal(fromJSON, fromPprof) {
 		t.Errorf("JSON has %v, pprof %v", fromJSON, fromPprof)
+	}
+
+	// Folded stacks have no pids.
+	var text bytes.Buffer
+	if err := writeFolded(&text, r, style{}); err != nil {
+		t.Fatal(err)
+	}
+	folded := map[string]int64{}
+	for line := range strings.Lines(text.String()) {
+		i := strings.LastIndexByte(line, ' ')
+		n, err := strconv.ParseInt(strings.TrimSpace(line[i:]), 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		folded[line[:i]] += n
+	}
+	clear(fromPprof)
+	for _, s := range written(t, r).Sample {
+		names := append(functionsOf(s), s.Label["thread"][0])
+		slices.Reverse(names)
+		for i, name := range names {
+			names[i] = strings.ReplaceAll(name, ";", `\x3b`)
+		}
+		fromPprof[strings.Join(names, ";")] += s.Value[0]
+	}
+	if !maps.Equal(folded, fromPprof) {
+		t.Errorf("folded has %v, pprof %v", folded, fromPprof)
+	}
+	picture := renderFolded(t, text.Bytes())
+	for _, want := range []string{
+		"<title>all (5,245 samples, 100%)</title>", "<title>vfs_read (1,234 samples, 23.53%)</title>",
+		`<title>helper\x3ba (1,234 samples, 23.53%)</title>`, "<title>serve (5,234 samples, 99.79%)</title>",
+	} {
+		if !strings.Contains(picture, want) {
+			t.Errorf("flamegraph.pl draws no %s", want)
+		}
 	}
 }
 

@@ -26,7 +26,10 @@ const (
 	svgLeast = 0.1
 	// svgMost is how many frames are drawn at most: browsers are slow with more. To keep
 	// to it, wider ones are drawn together too.
-	svgMost = 20_000
+	svgMost = 30_000
+
+	// svgLabelled is how many pixels wide a frame is that has room for some of its name.
+	svgLabelled = 24
 
 	svgRow = 18  // height of a frame
 	svgTop = 130 // height of what is above the frames
@@ -132,46 +135,46 @@ func (f *flame) sort() {
 }
 
 // merge puts one box in place of those that have a parent in common and fewer samples
-// than least, with all that is above them. It says how many are gone.
+// than least, with all that they call. It says how many frames are gone.
 func (f *flame) merge(least uint64) (gone int) {
-	var kept []*flame
-	small := &flame{flameKey: flameKey{class: flameSmall}}
+	var kept, narrow []*flame
 	for _, c := range f.children {
 		if c.count >= least && c.merged == 0 {
 			gone += c.merge(least)
 			kept = append(kept, c)
-			continue
-		}
-		small.count += c.count
-		if c.merged > 0 {
-			small.merged += c.merged
 		} else {
-			n := c.frames()
-			small.merged += n
-			gone += n
+			narrow = append(narrow, c)
 		}
 	}
-	if small.merged > 0 {
+	// A single frame is as well drawn as what would stand for it.
+	if len(narrow) > 1 || len(narrow) == 1 && len(narrow[0].children) > 0 {
+		small := &flame{flameKey: flameKey{class: flameSmall}}
+		for _, c := range narrow {
+			drawn, merged := c.frames()
+			gone += drawn
+			small.merged += drawn + merged
+			small.count += c.count
+		}
 		small.name = fmt.Sprintf("[%d small frames]", small.merged)
-		if small.merged == 1 {
-			small.name = "[1 small frame]"
-		}
-		kept = append(kept, small)
+		narrow = []*flame{small}
 	}
-	f.children = kept
+	f.children = append(kept, narrow...)
 	return gone
 }
 
-// frames counts the frames from f on that are not in boxes with others.
-func (f *flame) frames() int {
-	n := 1
+// frames counts the frames from f on: those that are drawn each by itself, and those that
+// are not.
+func (f *flame) frames() (drawn, merged int) {
 	if f.merged > 0 {
-		n = 0
+		return 0, f.merged // that one calls no other
 	}
+	drawn = 1
 	for _, c := range f.children {
-		n += c.frames()
+		d, m := c.frames()
+		drawn += d
+		merged += m
 	}
-	return n
+	return drawn, merged
 }
 
 // size counts boxes.
@@ -267,12 +270,17 @@ func (b *svgWriter) legend() {
 	b.WriteString("</g>\n")
 }
 
-// box writes a box and those above it. Each is a picture in the picture, so that what is
-// too long of its name is cut off, however wide it is. The script puts what follows from
-// the attributes: what is spoken, and how it comes to the keyboard.
+// box writes a box and those above it. One with room for its name is a picture in the
+// picture, so that what is too long of the name is cut off, however wide the box is. The
+// others are nearly all: each is as little as can be.
 func (b *svgWriter) box(f *flame, start uint64, depth int) {
-	fmt.Fprintf(b, `<svg class="%c s%d" x="%s%%" y="%d" width="%s%%" height="%d" data-s="%d" data-n="%d"`,
-		f.class, shade(f.name), b.share(start), svgTop+depth*svgRow, b.share(f.count), svgRow, start, f.count)
+	wide := float64(f.count)/float64(b.total)*svgWidth >= svgLabelled
+	element, height := "rect", svgRow-1
+	if wide {
+		element, height = "svg", svgRow
+	}
+	fmt.Fprintf(b, `<%s class="%c s%d" x="%s%%" y="%d" width="%s%%" height="%d" data-s="%d" data-n="%d"`,
+		element, f.class, shade(f.name), b.share(start), svgTop+depth*svgRow, b.share(f.count), height, start, f.count)
 	if f.file != "" {
 		i, ok := b.files[f.file]
 		if !ok {
@@ -282,11 +290,11 @@ func (b *svgWriter) box(f *flame, start uint64, depth int) {
 		}
 		fmt.Fprintf(b, ` data-f="%d"`, i)
 	}
-	narrow := ""
-	if float64(f.count)/float64(b.total)*svgWidth < 20 {
-		narrow = ` class="n"`
+	if wide {
+		fmt.Fprintf(b, `><rect width="100%%" height="%d"/><text x="4" y="13">%s</text></svg>`+"\n", svgRow-1, text(f.name))
+	} else {
+		fmt.Fprintf(b, ` data-t="%s"/>`+"\n", text(f.name))
 	}
-	fmt.Fprintf(b, `><rect width="100%%" height="%d"/><text x="4" y="13"%s>%s</text></svg>`+"\n", svgRow-1, narrow, text(f.name))
 	for _, c := range f.children {
 		b.box(c, start, depth+1)
 		start += c.count

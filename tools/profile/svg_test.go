@@ -5,7 +5,12 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
+	"html"
 	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -58,7 +63,7 @@ func boxes(t *testing.T, svg []byte) []box {
 			}
 			inFrames = inFrames || attr["id"] == "frames"
 			inText = inFrames && e.Name.Local == "text"
-			if !inFrames || e.Name.Local != "svg" {
+			if !inFrames || attr["data-n"] == "" {
 				continue
 			}
 			number := func(key string) uint64 {
@@ -68,7 +73,7 @@ func boxes(t *testing.T, svg []byte) []box {
 				}
 				return n
 			}
-			b := box{start: number("data-s"), count: number("data-n"), depth: (number("y") - svgTop) / svgRow}
+			b := box{name: attr["data-t"], start: number("data-s"), count: number("data-n"), depth: (number("y") - svgTop) / svgRow}
 			open = open[:b.depth]
 			if b.depth > 0 {
 				if p := open[b.depth-1]; b.start < p.start || b.start+b.count > p.start+p.count {
@@ -159,4 +164,44 @@ func FuzzSVG(f *testing.F) {
 			t.Errorf("%+v", got)
 		}
 	})
+}
+
+// TestSVGBrowser has a browser use the picture, with mouse and keyboard.
+func TestSVGBrowser(t *testing.T) {
+	browser, err := exec.LookPath("chromium")
+	if err != nil {
+		t.Skipf("no browser to look at the picture: %v (Debian's chromium is one)", err)
+	}
+	driver, err := os.ReadFile("testdata/drive.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	svg, end := bytes.CutSuffix(svgOf(t, testReport()), []byte("</svg>\n"))
+	if !end {
+		t.Fatal("the picture has no end")
+	}
+	dir := t.TempDir()
+	path := filepath.Join(dir, "driven.svg")
+	driven := fmt.Sprintf("%s<script><![CDATA[\n%s]]></script></svg>\n", svg, driver)
+	if err := os.WriteFile(path, []byte(driven), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"--headless", "--disable-gpu", "--window-size=1200,500", "--user-data-dir=" + filepath.Join(dir, "user"), "--dump-dom", "file://" + path}
+	if os.Geteuid() == 0 {
+		args = append(args, "--no-sandbox") // which it refuses to make as root
+	}
+	cmd := exec.Command(browser, args...)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s: %v: %s", browser, err, stderr.String())
+	}
+	m := regexp.MustCompile(`data-wrong="([^"]*)"`).FindSubmatch(out)
+	if m == nil {
+		t.Fatalf("the picture was not used:\n%.2000s\n%s", out, stderr.String())
+	}
+	if wrong := html.UnescapeString(string(m[1])); wrong != "nothing" {
+		t.Error(wrong)
+	}
 }

@@ -12,21 +12,44 @@
 	// neighbour.
 	const boxes = [], path = [];
 	for (const el of svg.querySelector("#frames").children) {
-		const label = el.lastElementChild;
+		const label = el.localName === "svg" ? el.lastElementChild : null;
 		const box = {
-			el, label, name: label.textContent, shown: null,
+			el, label, name: label ? label.textContent : el.dataset.t, shown: true, found: false,
 			start: +el.dataset.s, count: +el.dataset.n, depth: (+el.getAttribute("y") - top) / rowHeight,
 			kind: kinds[el.classList[0]], file: files[el.dataset.f] || "", index: boxes.length,
 		};
 		path.length = box.depth;
 		box.parent = path[box.depth - 1] || null;
 		path.push(box);
-		el.box = box;
-		el.setAttribute("tabindex", "-1");
-		el.setAttribute("role", "button");
-		el.setAttribute("aria-label", describe(box));
 		boxes.push(box);
+		meet(box);
 	}
+
+	// meet has the keyboard and what reads the picture aloud find the element of a box.
+	function meet(box) {
+		box.el.box = box;
+		box.el.setAttribute("tabindex", "-1");
+		box.el.setAttribute("role", "button");
+		box.el.setAttribute("aria-label", describe(box));
+	}
+
+	// widen gives a box that had no room for it a label.
+	function widen(box) {
+		const make = (name) => document.createElementNS("http://www.w3.org/2000/svg", name);
+		const el = make("svg"), rect = make("rect");
+		for (const a of box.el.attributes) el.setAttribute(a.name, a.value);
+		el.setAttribute("height", rowHeight);
+		rect.setAttribute("width", "100%");
+		rect.setAttribute("height", rowHeight - 1);
+		box.label = make("text");
+		box.label.setAttribute("x", 4);
+		box.label.setAttribute("y", 13);
+		el.append(rect, box.label);
+		box.el.replaceWith(el);
+		box.el = el;
+		meet(box);
+	}
+
 	const root = boxes[0];
 	let zoomed = root, current = root, pattern = null, upward = false;
 
@@ -44,6 +67,15 @@
 		return box.depth >= outer.depth && box.start >= outer.start && box.start + box.count <= outer.start + outer.count;
 	}
 
+	// set changes what is not so already: that is most of the work with many boxes.
+	function set(box, what, value) {
+		if (box["last " + what] === value) return;
+		box["last " + what] = value;
+		if (what === "above") box.el.classList.toggle("above", value);
+		else if (what === "text") box.label.textContent = value;
+		else box.el.setAttribute(what, value);
+	}
+
 	// place puts each box where the zoom has it, and cuts names to the room that there is.
 	function place() {
 		const width = svg.getBoundingClientRect().width;
@@ -53,17 +85,18 @@
 		details.textContent = probe;
 		for (const box of boxes) {
 			const above = box !== zoomed && within(zoomed, box);
-			box.shown = above || within(box, zoomed);
-			box.el.style.display = box.shown ? "" : "none";
-			if (!box.shown) continue;
+			const shown = above || within(box, zoomed);
+			if (shown !== box.shown) box.el.style.display = shown ? "" : "none";
+			box.shown = shown;
+			if (!shown) continue;
 			const portion = above ? 1 : box.count / zoomed.count;
-			box.el.classList.toggle("above", above);
-			box.el.setAttribute("x", above ? "0%" : 100 * (box.start - zoomed.start) / zoomed.count + "%");
-			box.el.setAttribute("width", 100 * portion + "%");
-			box.el.setAttribute("y", top + rowHeight * (upward ? rows - 1 - box.depth : box.depth));
 			const letters = Math.floor((portion * width - 8) / letter);
-			box.label.classList.toggle("n", letters < 2);
-			box.label.textContent = letters >= box.name.length ? box.name : box.name.slice(0, Math.max(letters - 1, 0)) + "…";
+			if (letters >= 2 && !box.label) widen(box);
+			set(box, "above", above);
+			set(box, "x", above ? "0%" : 100 * (box.start - zoomed.start) / zoomed.count + "%");
+			set(box, "width", 100 * portion + "%");
+			set(box, "y", top + rowHeight * (upward ? rows - 1 - box.depth : box.depth));
+			if (box.label) set(box, "text", letters < 2 ? "" : letters >= box.name.length ? box.name : box.name.slice(0, letters - 1) + "…");
 		}
 		buttons.reset.disabled = zoomed === root;
 	}
@@ -98,7 +131,8 @@
 		let sum = 0, boxesFound = 0, end = 0; // Up to end, samples have been counted.
 		for (const box of boxes) {
 			const hit = pattern !== null && box !== root && pattern.test(box.name);
-			box.el.classList.toggle("found", hit);
+			if (hit !== box.found) box.el.classList.toggle("found", hit);
+			box.found = hit;
 			if (!hit) continue;
 			boxesFound++;
 			if (box.start >= end) {
@@ -109,6 +143,8 @@
 		found = pattern ? `${share(sum, total)} of all samples (${sum.toLocaleString("en")}) in ${boxesFound.toLocaleString("en")} frames found` : "";
 		show(null);
 	}
+
+	const isFound = (box) => box.found;
 
 	// next gives the next box that is shown, in the direction of step, for which ok holds.
 	function next(from, step, ok) {
@@ -152,7 +188,7 @@
 	holder.append(bar);
 	svg.querySelector("#controls").append(holder);
 
-	const boxOf = (e) => e.target.closest && e.target.closest("#frames > svg")?.box;
+	const boxOf = (e) => e.target.closest && e.target.closest("#frames > *")?.box;
 	svg.addEventListener("click", (e) => { const box = boxOf(e); if (box) zoom(box); });
 	svg.addEventListener("mouseover", (e) => show(boxOf(e)));
 	svg.addEventListener("mouseleave", () => show(null));
@@ -179,14 +215,14 @@
 				input.value = "";
 				search("");
 				focus(current);
+				show(current);
 			} else if (e.key === "Enter") {
-				const hit = next(root, 1, (b) => b.el.classList.contains("found"));
+				const hit = next(root, 1, isFound);
 				if (hit) focus(hit);
 			}
 			return;
 		}
 		if (e.target.localName === "button" && (e.key === "Enter" || e.key === " ")) return;
-		const isFound = (b) => b.el.classList.contains("found");
 		const level = (b) => b.depth === current.depth;
 		const caller = current.parent, callee = widest(current);
 		let to = null;
