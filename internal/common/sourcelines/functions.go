@@ -29,6 +29,14 @@ type stretch struct {
 	function int32 // the innermost, or -1
 }
 
+// code is functions and where they are.
+type code struct {
+	functions []function
+	stretches []stretch
+}
+
+func (c *code) size() int { return 32*len(c.functions) + 16*len(c.stretches) }
+
 // covered is a range of addresses of a function.
 type covered struct {
 	span
@@ -36,103 +44,173 @@ type covered struct {
 	depth    int32
 }
 
-// functions reads those of a unit.
-func (d *data) functions(u *unit, r *root, clock *clock) ([]function, []stretch, error) {
+// walk goes over entries of a unit.
+type walk struct {
+	*data
+	unit      *unit
+	root      *root
+	layout    layout
+	table     *abbrevs
+	cursor    cursor
+	clock     *clock
+	functions []function
+	ranges    []covered
+}
+
+func (d *data) walk(u *unit, r *root, from uint64, clock *clock) (*walk, error) {
 	table, err := d.abbrevs(u)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	l := u.layout()
-	c := cursor{data: d.info[:u.end], off: int(u.root)}
-	var functions []function
-	var ranges []covered
+	return &walk{
+		data: d, unit: u, root: r, layout: u.layout(), table: table, clock: clock,
+		cursor: cursor{data: d.info[:u.end], off: int(from)},
+	}, nil
+}
+
+// next reads the code of the next entry; it is nil at the end of the children of one.
+func (w *walk) next() (*abbrev, error) {
+	if w.clock.over() {
+		return nil, ErrBudget
+	}
+	code := w.cursor.uleb()
+	if code == 0 {
+		return nil, nil
+	}
+	a := w.table.find(code)
+	if a == nil {
+		return nil, errDamaged
+	}
+	return a, nil
+}
+
+// function reads the rest of a function's entry, and adds it if it has code.
+func (w *walk) function(a *abbrev, f function, depth int32) (added bool, err error) {
+	var low, high, list value
+	for _, attr := range a.attributes {
+		v := attr.read(&w.cursor, w.layout)
+		switch attr.name {
+		case dwarf.AttrLowpc:
+			low = v
+		case dwarf.AttrHighpc:
+			high = v
+		case dwarf.AttrRanges:
+			list = v
+		case dwarf.AttrCallFile:
+			f.callFile = uint32(v.number)
+		case dwarf.AttrCallLine:
+			f.callLine = uint32(v.number)
+		}
+	}
+	if w.cursor.failed {
+		return false, errDamaged
+	}
+	before := len(w.ranges)
+	err = w.spans(w.unit, w.root, low, high, list, func(s span) bool {
+		w.ranges = append(w.ranges, covered{s, int32(len(w.functions)), depth})
+		return len(w.ranges) <= maxRanges && !w.clock.over()
+	})
+	switch {
+	case err != nil:
+		return false, err
+	case w.clock.late:
+		return false, ErrBudget
+	case len(w.ranges) > maxRanges:
+		return false, errTooMany
+	case len(w.ranges) == before:
+		return false, nil
+	}
+	if a.tag == dwarf.TagSubprogram {
+		f.low = w.ranges[before].lo
+		if low.form != 0 {
+			f.low, _ = w.address(w.unit, w.root, low)
+		}
+	}
+	w.functions = append(w.functions, f)
+	return true, nil
+}
+
+// functions finds those of a unit, without what is inlined in them.
+func (d *data) functions(u *unit, r *root, clock *clock) (code, error) {
+	w, err := d.walk(u, r, u.root, clock)
+	if err != nil {
+		return code{}, err
+	}
+	for !w.cursor.done() {
+		entry := uint64(w.cursor.off)
+		a, err := w.next()
+		switch {
+		case err != nil:
+			return code{}, err
+		case a == nil:
+		case a.tag == dwarf.TagSubprogram:
+			if _, err := w.function(a, function{entry: entry, parent: -1}, 0); err != nil {
+				return code{}, err
+			}
+		default:
+			a.pass(&w.cursor, w.layout)
+		}
+	}
+	if w.cursor.failed {
+		return code{}, errDamaged
+	}
+	return code{w.functions, flatten(w.ranges)}, nil
+}
+
+// inlined gives a function, of which the entry is known, with all that is inlined in it.
+func (d *data) inlined(u *unit, r *root, entry uint64, clock *clock) (code, error) {
+	w, err := d.walk(u, r, entry, clock)
+	if err != nil {
+		return code{}, err
+	}
 	// The functions around the entries that the next one is in.
 	around := make([]int32, 0, 32)
 	enclosing, depth := int32(-1), int32(0)
-	for !c.done() {
-		if clock.over() {
-			return nil, nil, ErrBudget
+	for {
+		at := uint64(w.cursor.off)
+		a, err := w.next()
+		if err != nil {
+			return code{}, err
 		}
-		entry := uint64(c.off)
-		code := c.uleb()
-		if code == 0 {
+		if a == nil {
 			if len(around) == 0 {
-				break // filler at the end
+				break
 			}
-			if last := around[len(around)-1]; last != enclosing {
+			last := around[len(around)-1]
+			around = around[:len(around)-1]
+			if last != enclosing {
 				enclosing = last
 				depth--
 			}
-			around = around[:len(around)-1]
-			continue
-		}
-		a := table.find(code)
-		if a == nil {
-			return nil, nil, errDamaged
-		}
-		inner := enclosing
-		if a.tag == dwarf.TagSubprogram || a.tag == dwarf.TagInlinedSubroutine {
-			f := function{entry: entry, parent: -1}
-			if a.tag == dwarf.TagInlinedSubroutine {
-				f.parent = enclosing
-			}
-			var low, high, list value
-			for _, attr := range a.attributes {
-				v := attr.read(&c, l)
-				switch attr.name {
-				case dwarf.AttrLowpc:
-					low = v
-				case dwarf.AttrHighpc:
-					high = v
-				case dwarf.AttrRanges:
-					list = v
-				case dwarf.AttrCallFile:
-					f.callFile = uint32(v.number)
-				case dwarf.AttrCallLine:
-					f.callLine = uint32(v.number)
-				}
-			}
-			before := len(ranges)
-			nested := int32(0)
-			if f.parent >= 0 {
-				nested = depth
-			}
-			err := d.spans(u, r, low, high, list, func(s span) bool {
-				ranges = append(ranges, covered{s, int32(len(functions)), nested})
-				return len(ranges) <= maxRanges && !clock.over()
-			})
-			switch {
-			case err != nil:
-				return nil, nil, err
-			case clock.late:
-				return nil, nil, ErrBudget
-			case len(ranges) > maxRanges || len(functions) > maxRanges:
-				return nil, nil, errTooMany
-			case len(ranges) > before:
-				if a.tag == dwarf.TagSubprogram {
-					f.low = ranges[before].lo
-					if low.form != 0 {
-						f.low, _ = d.address(u, r, low)
-					}
-				}
-				inner = int32(len(functions))
-				functions = append(functions, f)
-			}
 		} else {
-			a.pass(&c, l)
-		}
-		if c.failed || len(around) > maxNested {
-			return nil, nil, errDamaged
-		}
-		if a.children {
-			around = append(around, enclosing)
-			if inner != enclosing {
-				enclosing = inner
-				depth++
+			inner := enclosing
+			if a.tag == dwarf.TagInlinedSubroutine || a.tag == dwarf.TagSubprogram {
+				added, err := w.function(a, function{entry: at, parent: enclosing}, depth)
+				if err != nil {
+					return code{}, err
+				}
+				if added {
+					inner = int32(len(w.functions) - 1)
+				}
+			} else {
+				a.pass(&w.cursor, w.layout)
 			}
+			if a.children {
+				around = append(around, enclosing)
+				if inner != enclosing {
+					enclosing = inner
+					depth++
+				}
+			}
+		}
+		if w.cursor.failed || len(around) > maxNested {
+			return code{}, errDamaged
+		}
+		if len(around) == 0 {
+			break
 		}
 	}
-	return functions, flatten(ranges), nil
+	return code{w.functions, flatten(w.ranges)}, nil
 }
 
 // flatten tells for each address the innermost function. Where those of one depth
@@ -181,12 +259,12 @@ func flatten(ranges []covered) []stretch {
 }
 
 // innermost finds the function at an address, or -1.
-func innermost(stretches []stretch, addr uint64) int32 {
-	i := sort.Search(len(stretches), func(i int) bool { return stretches[i].start > addr })
+func (c *code) innermost(addr uint64) int32 {
+	i := sort.Search(len(c.stretches), func(i int) bool { return c.stretches[i].start > addr })
 	if i == 0 {
 		return -1
 	}
-	return stretches[i-1].function
+	return c.stretches[i-1].function
 }
 
 // named is what a function is called, and where it is declared.
@@ -217,17 +295,16 @@ func (d *data) named(entry uint64) (n named) {
 		if a == nil {
 			return n
 		}
-		var r *root
 		text := func(v value) string {
-			if r == nil && v.form != formString {
-				// The bases of the unit's strings are needed.
-				found, err := d.root(u)
-				if err != nil {
+			var r root
+			switch v.form {
+			case formStrx, formStrx1, formStrx2, formStrx3, formStrx4:
+				// The base of the unit's strings is needed.
+				if r, err = d.root(u); err != nil {
 					return ""
 				}
-				r = &found
 			}
-			s := d.text(u, r, v)
+			s := d.text(u, &r, v)
 			return string(s[:min(len(s), maxName)])
 		}
 		var next value

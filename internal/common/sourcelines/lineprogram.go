@@ -160,7 +160,14 @@ func (d *data) lineFiles(c *cursor, u *unit, r *root, l layout, t *lineTable, di
 			add(f)
 		}
 	}
-	table(func(f sourceFile) { t.dirs = append(t.dirs, join(dir, string(f.name))) })
+	table(func(f sourceFile) {
+		if len(t.dirs) > 0 {
+			dir = t.dirs[0] // that the unit was compiled in
+		} else if len(f.name) > 0 {
+			dir = ""
+		}
+		t.dirs = append(t.dirs, join(dir, string(f.name)))
+	})
 	table(func(f sourceFile) { t.files = append(t.files, f) })
 }
 
@@ -177,6 +184,9 @@ func (t *lineTable) path(number uint32) string {
 		return ""
 	}
 	f := &t.files[number]
+	if string(f.name) == "?" { // as Go's linker has it, of functions that it made
+		return ""
+	}
 	if f.path == "" && len(f.name) > 0 {
 		dir := ""
 		if f.dir < uint64(len(t.dirs)) {

@@ -33,13 +33,15 @@ type span struct{ lo, hi uint64 }
 var ErrNone = errors.New("no debugging information")
 
 // readSections maps f, whose offset and life are of no matter later. Compressed sections
-// may take up to limit bytes of memory.
-func readSections(f *os.File, limit int64) (*sections, error) {
+// may take up to limit bytes of memory. An alternate file is one with what others share.
+func readSections(f *os.File, limit int64, alternate bool) (*sections, error) {
 	e, err := elf.NewFile(f)
 	if err != nil {
 		return nil, err
 	}
-	if e.ByteOrder != binary.LittleEndian || e.Type == elf.ET_REL {
+	// dwz gives out the supplementary file as a relocatable one, but nothing is relocated.
+	relocatable := e.Type == elf.ET_REL && !alternate
+	if e.ByteOrder != binary.LittleEndian || relocatable {
 		return nil, fmt.Errorf("the debugging information of %v files for %v is not read", e.Type, e.Machine)
 	}
 	if s := e.Section(".debug_info"); (s == nil || s.Type == elf.SHT_NOBITS) && e.Section(".zdebug_info") == nil {

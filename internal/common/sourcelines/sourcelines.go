@@ -104,9 +104,17 @@ type unitSpan struct {
 
 // index is what was read of a unit.
 type index struct {
-	functions []function
-	stretches []stretch
-	lines     *lineTable
+	unit  *unit
+	root  root
+	code  // without what is inlined
+	lines *lineTable
+	// What is inlined, by function, of those that were asked for.
+	inlined map[int32]inlined
+}
+
+type inlined struct {
+	code
+	err error
 }
 
 const (
@@ -135,7 +143,7 @@ func Open(f *os.File, budget *Budget, options Options) (*File, error) {
 }
 
 func (f *File) open(elf *os.File, clock *clock) (err error) {
-	if err := f.main.open(elf, f.budget); err != nil {
+	if err = f.main.open(elf, f.budget, false); err != nil {
 		return err
 	}
 	if len(f.main.line) == 0 {
@@ -144,6 +152,13 @@ func (f *File) open(elf *os.File, clock *clock) (err error) {
 	if f.main.altPath != "" {
 		f.openAlternate()
 	}
+	err = f.placeUnits(clock)
+	f.main.release()
+	return err
+}
+
+// placeUnits finds the addresses of the units.
+func (f *File) placeUnits(clock *clock) error {
 	split := 0
 	for i := range f.main.units {
 		if clock.over() {
@@ -154,11 +169,23 @@ func (f *File) open(elf *os.File, clock *clock) (err error) {
 			continue
 		}
 		r, err := f.main.root(u)
+		add := func(s span) bool {
+			f.spans = append(f.spans, unitSpan{span: s, unit: int32(i)})
+			return len(f.spans) <= maxSpans && !clock.over()
+		}
 		if err == nil {
-			err = f.main.spans(u, &r, r.low, r.high, r.ranges, func(s span) bool {
-				f.spans = append(f.spans, unitSpan{span: s, unit: int32(i)})
-				return len(f.spans) <= maxSpans && !clock.over()
-			})
+			err = f.main.spans(u, &r, r.low, r.high, r.ranges, add)
+		}
+		if err == nil && u.version == 2 && r.ranges.form == 0 {
+			// DWARF 2 has no way to tell several ranges, but the lines do.
+			var lines *lineTable
+			if lines, err = f.main.lineTable(u, &r, clock); err == nil {
+				for _, s := range lines.sequences {
+					if !add(s.span) {
+						break
+					}
+				}
+			}
 		}
 		switch {
 		case len(f.spans) > maxSpans:
@@ -186,12 +213,11 @@ func (f *File) open(elf *os.File, clock *clock) (err error) {
 		reach = max(reach, f.spans[i].hi)
 		f.spans[i].reach = reach
 	}
-	f.main.release()
 	return nil
 }
 
-func (d *data) open(f *os.File, budget *Budget) (err error) {
-	if d.sections, err = readSections(f, budget.memory); err != nil {
+func (d *data) open(f *os.File, budget *Budget, alternate bool) (err error) {
+	if d.sections, err = readSections(f, budget.memory, alternate); err != nil {
 		return err
 	}
 	budget.memory -= int64(d.read)
@@ -214,7 +240,7 @@ func (f *File) openAlternate() {
 	}
 	defer file.Close()
 	alt := &data{}
-	if err := alt.open(file, f.budget); err != nil {
+	if err := alt.open(file, f.budget, true); err != nil {
 		missing(err)
 		return
 	}
@@ -280,9 +306,8 @@ func (f *File) Lines(addr uint64) (lines []symbols.Line, err error) {
 				}
 				continue
 			}
-			if lines = f.lines(x, addr); lines != nil {
-				err = nil
-				return nil
+			if lines, err = f.lines(x, addr); lines != nil || errors.Is(err, ErrBudget) {
+				return err
 			}
 		}
 		return err
@@ -290,17 +315,22 @@ func (f *File) Lines(addr uint64) (lines []symbols.Line, err error) {
 	return lines, err
 }
 
-func (f *File) lines(x *index, addr uint64) (lines []symbols.Line) {
+func (f *File) lines(x *index, addr uint64) (lines []symbols.Line, err error) {
 	place, ok := x.lines.find(addr)
-	n := innermost(x.stretches, addr)
+	n := x.innermost(addr)
 	if n < 0 {
 		if !ok {
-			return nil
+			return nil, nil
 		}
-		return []symbols.Line{{File: x.lines.path(place.file), Line: int(place.line)}}
+		return []symbols.Line{{File: x.lines.path(place.file), Line: int(place.line)}}, nil
 	}
+	in := f.inlined(x, n)
+	if in.err != nil {
+		return nil, in.err
+	}
+	n = in.innermost(addr)
 	for n >= 0 {
-		fn := &x.functions[n]
+		fn := &in.functions[n]
 		name := f.named(fn.entry)
 		line := symbols.Line{
 			Function: name.name, Linkage: name.linkage,
@@ -322,7 +352,29 @@ func (f *File) lines(x *index, addr uint64) (lines []symbols.Line) {
 		place = row{file: fn.callFile, line: fn.callLine}
 		n = fn.parent
 	}
-	return lines
+	return lines, nil
+}
+
+// inlined gives what is inlined in a function of a unit.
+func (f *File) inlined(x *index, n int32) inlined {
+	if in, ok := x.inlined[n]; ok {
+		return in
+	}
+	var in inlined
+	in.err = f.budget.spend(func(clock *clock) (err error) {
+		in.code, err = f.main.inlined(x.unit, &x.root, x.functions[n].entry, clock)
+		return err
+	})
+	if errors.Is(in.err, ErrBudget) {
+		return in
+	}
+	if f.held += in.size(); f.held > maxHeld {
+		clear(f.indexes)
+		clear(x.inlined)
+		f.held = in.size()
+	}
+	x.inlined[n] = in
+	return in
 }
 
 func (f *File) named(entry uint64) named {
@@ -345,21 +397,19 @@ func (f *File) index(number int32) (*index, error) {
 	if err := f.damaged[number]; err != nil {
 		return nil, err
 	}
-	x := &index{}
+	x := &index{unit: &f.main.units[number], inlined: map[int32]inlined{}}
 	err := f.budget.spend(func(clock *clock) (err error) {
-		u := &f.main.units[number]
-		r, err := f.main.root(u)
-		if err != nil {
+		if x.root, err = f.main.root(x.unit); err != nil {
 			return err
 		}
-		if f.touched += u.end - u.start; f.touched > maxTouched {
+		if f.touched += x.unit.end - x.unit.start; f.touched > maxTouched {
 			f.main.release()
 			f.touched = 0
 		}
-		if x.lines, err = f.main.lineTable(u, &r, clock); err != nil {
+		if x.lines, err = f.main.lineTable(x.unit, &x.root, clock); err != nil {
 			return err
 		}
-		x.functions, x.stretches, err = f.main.functions(u, &r, clock)
+		x.code, err = f.main.functions(x.unit, &x.root, clock)
 		return err
 	})
 	if err != nil {
@@ -368,7 +418,7 @@ func (f *File) index(number int32) (*index, error) {
 		}
 		return nil, err
 	}
-	size := 32*len(x.functions) + 16*len(x.stretches) + 16*len(x.lines.rows) + 64*len(x.lines.files) + 48*len(x.lines.sequences)
+	size := x.size() + 16*len(x.lines.rows) + 64*len(x.lines.files) + 48*len(x.lines.sequences)
 	if f.held += size; f.held > maxHeld {
 		clear(f.indexes)
 		f.held = size

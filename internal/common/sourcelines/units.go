@@ -22,6 +22,7 @@ const (
 
 	attrMIPSLinkageName dwarf.Attr = 0x2007 // DW_AT_linkage_name before DWARF 4
 	attrGNUDwoName      dwarf.Attr = 0x2130
+	attrGNUAddrBase     dwarf.Attr = 0x2133
 )
 
 const (
@@ -325,14 +326,19 @@ func (d *data) root(u *unit) (r root, err error) {
 	l := u.layout()
 	c := cursor{data: d.info[:u.end], off: int(u.root)}
 	code := c.uleb()
-	// Its abbreviation is the first of the table, as a rule: the others needn't be read.
 	var a abbrev
-	for t := at(d.abbrev, u.abbrevs); ; {
-		if a = readAbbrev(&t, l); t.failed || a.code == 0 {
+	if table := d.tables[l]; table != nil {
+		found := table.find(code)
+		if found == nil {
 			return r, errDamaged
 		}
-		if a.code == code {
-			break
+		a = *found
+	} else {
+		// There may be many units that nothing else is needed of: no table is made.
+		for t := at(d.abbrev, u.abbrevs); a.code != code; {
+			if a = readAbbrev(&t, l); t.failed || a.code == 0 {
+				return r, errDamaged
+			}
 		}
 	}
 	for _, attr := range a.attributes {
@@ -350,7 +356,7 @@ func (d *data) root(u *unit) (r root, err error) {
 			r.stmtList, r.lines = v.number, true
 		case dwarf.AttrStrOffsetsBase:
 			r.strBase = v.number
-		case dwarf.AttrAddrBase:
+		case dwarf.AttrAddrBase, attrGNUAddrBase:
 			r.addrBase = v.number
 		case dwarf.AttrRnglistsBase:
 			r.rangesBase = v.number
