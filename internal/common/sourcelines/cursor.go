@@ -1,6 +1,9 @@
 package sourcelines
 
-import "encoding/binary"
+import (
+	"bytes"
+	"encoding/binary"
+)
 
 // cursor reads little-endian data. Beyond the end it gives zeros and fails for good, so
 // that one look at failed, after many reads, is enough.
@@ -107,15 +110,14 @@ func (c *cursor) sleb() (n int64) {
 
 // cstring reads a string that ends with a zero byte, which is not part of the result.
 func (c *cursor) cstring() []byte {
-	for i := c.off; i < len(c.data); i++ {
-		if c.data[i] == 0 {
-			s := c.data[c.off:i]
-			c.off = i + 1
-			return s
-		}
+	n := bytes.IndexByte(c.data[c.off:], 0)
+	if n < 0 {
+		c.fail()
+		return nil
 	}
-	c.fail()
-	return nil
+	s := c.data[c.off:][:n]
+	c.off += n + 1
+	return s
 }
 
 // length reads the length that a unit begins with, and tells the size of its offsets.

@@ -106,15 +106,13 @@ func (w *walk) function(a *abbrev, f function, depth int32) (added bool, err err
 		return false, errDamaged
 	}
 	before := len(w.ranges)
-	err = w.spans(w.unit, w.root, low, high, list, func(s span) bool {
+	err = w.spans(w.unit, w.root, low, high, list, w.clock, func(s span) bool {
 		w.ranges = append(w.ranges, covered{s, int32(len(w.functions)), depth})
-		return len(w.ranges) <= maxRanges && !w.clock.over()
+		return len(w.ranges) <= maxRanges
 	})
 	switch {
 	case err != nil:
 		return false, err
-	case w.clock.late:
-		return false, ErrBudget
 	case len(w.ranges) > maxRanges:
 		return false, errTooMany
 	case len(w.ranges) == before:
@@ -279,8 +277,11 @@ const (
 )
 
 // named follows a function's entry to its names. It finds nothing in what is damaged.
-func (d *data) named(entry uint64) (n named) {
+func (d *data) named(entry uint64, clock *clock) (n named) {
 	for range maxHops {
+		if clock.check() {
+			return n
+		}
 		i := sort.Search(len(d.units), func(i int) bool { return d.units[i].end > entry })
 		if i == len(d.units) || entry < d.units[i].root {
 			return n

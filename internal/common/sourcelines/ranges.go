@@ -8,7 +8,7 @@ const (
 
 // spans calls add with the addresses of an entry with these attributes, until add says no.
 // Those that the linker dropped, and empty ones, are left out.
-func (d *data) spans(u *unit, r *root, low, high, ranges value, add func(span) bool) error {
+func (d *data) spans(u *unit, r *root, low, high, ranges value, clock *clock, add func(span) bool) error {
 	code := func(s span) bool {
 		if s.lo >= s.hi || !d.code(s.lo) {
 			return true
@@ -17,9 +17,9 @@ func (d *data) spans(u *unit, r *root, low, high, ranges value, add func(span) b
 	}
 	if ranges.form != 0 {
 		if u.version >= 5 {
-			return d.rangeList(u, r, ranges, code)
+			return d.rangeList(u, r, ranges, clock, code)
 		}
-		return d.oldRangeList(u, r, ranges, code)
+		return d.oldRangeList(u, r, ranges, clock, code)
 	}
 	if low.form == 0 || high.form == 0 {
 		return nil
@@ -37,12 +37,15 @@ func (d *data) spans(u *unit, r *root, low, high, ranges value, add func(span) b
 }
 
 // oldRangeList reads one of .debug_ranges, as before DWARF 5.
-func (d *data) oldRangeList(u *unit, r *root, list value, add func(span) bool) error {
+func (d *data) oldRangeList(u *unit, r *root, list value, clock *clock, add func(span) bool) error {
 	c := at(d.ranges, list.number)
 	size := int(u.addressSize)
 	top := ^uint64(0) >> (64 - 8*size)
 	base := r.base
 	for {
+		if clock.over() {
+			return ErrBudget
+		}
 		lo, hi := c.number(size), c.number(size)
 		switch {
 		case c.failed:
@@ -58,7 +61,7 @@ func (d *data) oldRangeList(u *unit, r *root, list value, add func(span) bool) e
 }
 
 // rangeList reads one of .debug_rnglists, as of DWARF 5.
-func (d *data) rangeList(u *unit, r *root, list value, add func(span) bool) error {
+func (d *data) rangeList(u *unit, r *root, list value, clock *clock, add func(span) bool) error {
 	off := list.number
 	if list.form == formRnglistx {
 		if off > uint64(len(d.rnglists)) {
@@ -73,6 +76,9 @@ func (d *data) rangeList(u *unit, r *root, list value, add func(span) bool) erro
 	size := int(u.addressSize)
 	base := r.base
 	for {
+		if clock.over() {
+			return ErrBudget
+		}
 		var s span
 		var ok1, ok2 = true, true
 		switch c.byte() {

@@ -35,17 +35,23 @@ func NewBudget(memory int64, d time.Duration) *Budget {
 	return &Budget{memory: memory, left: d}
 }
 
-// clock tells when the time of a budget is over. To ask costs little.
+// clock tells when the time of a budget is over.
 type clock struct {
 	deadline time.Time
 	asked    int
 	late     bool
 }
 
+// over is for loops of which a turn costs nearly nothing.
 func (c *clock) over() bool {
-	if c.asked++; c.asked%4096 == 0 && time.Now().After(c.deadline) {
-		c.late = true
+	if c.asked++; c.asked%4096 == 0 {
+		return c.check()
 	}
+	return c.late
+}
+
+func (c *clock) check() bool {
+	c.late = c.late || time.Now().After(c.deadline)
 	return c.late
 }
 
@@ -161,7 +167,7 @@ func (f *File) open(elf *os.File, clock *clock) (err error) {
 func (f *File) placeUnits(clock *clock) error {
 	split := 0
 	for i := range f.main.units {
-		if clock.over() {
+		if clock.check() {
 			return ErrBudget
 		}
 		u := &f.main.units[i]
@@ -171,10 +177,10 @@ func (f *File) placeUnits(clock *clock) error {
 		r, err := f.main.root(u)
 		add := func(s span) bool {
 			f.spans = append(f.spans, unitSpan{span: s, unit: int32(i)})
-			return len(f.spans) <= maxSpans && !clock.over()
+			return len(f.spans) <= maxSpans
 		}
 		if err == nil {
-			err = f.main.spans(u, &r, r.low, r.high, r.ranges, add)
+			err = f.main.spans(u, &r, r.low, r.high, r.ranges, clock, add)
 		}
 		if err == nil && u.version == 2 && r.ranges.form == 0 {
 			// DWARF 2 has no way to tell several ranges, but the lines do.
@@ -190,8 +196,8 @@ func (f *File) placeUnits(clock *clock) error {
 		switch {
 		case len(f.spans) > maxSpans:
 			return errTooMany
-		case clock.late:
-			return ErrBudget
+		case errors.Is(err, ErrBudget):
+			return err
 		case err != nil:
 			f.damaged[int32(i)] = err
 		case r.split:
@@ -384,7 +390,11 @@ func (f *File) named(entry uint64) named {
 	if len(f.names) == maxNames {
 		clear(f.names)
 	}
-	n := f.main.named(entry)
+	var n named
+	_ = f.budget.spend(func(clock *clock) error {
+		n = f.main.named(entry, clock)
+		return nil
+	})
 	f.names[entry] = n
 	return n
 }

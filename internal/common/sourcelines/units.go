@@ -394,7 +394,7 @@ func (d *data) indexed(u *unit, r *root, index uint64) (uint64, bool) {
 	return addr, !c.failed
 }
 
-// text gives the string that a value is, or nil.
+// text gives the string that a value is, or nil if it is too long for a name.
 func (d *data) text(u *unit, r *root, v value) []byte {
 	var c cursor
 	switch v.form {
@@ -420,5 +420,6 @@ func (d *data) text(u *unit, r *root, v value) []byte {
 	default:
 		return nil
 	}
+	c.data = c.data[:min(len(c.data), c.off+maxName)]
 	return c.cstring()
 }
