@@ -252,6 +252,7 @@ struct signal_struct {
 };
 
 struct mm_struct {
+	unsigned long start_code;
 	unsigned long arg_start, arg_end, env_start, env_end;
 	struct file *exe_file;
 };

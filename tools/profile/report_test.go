@@ -1,41 +1,17 @@
 package main
 
 import (
-	"bytes"
-	"flag"
-	"os"
-	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/gobcc/gobcc/internal/common/symbols"
+	"github.com/gobcc/gobcc/internal/common/tooltest"
 )
-
-var update = flag.Bool("update", false, "write the files in testdata anew")
 
 // golden compares what was written with a file.
 func golden(t *testing.T, name string, got []byte) {
 	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, want) {
-		g, w := strings.Split(string(got), "\n"), strings.Split(string(want), "\n")
-		for i := range g {
-			if i >= len(w) || g[i] != w[i] {
-				t.Fatalf("%s, line %d: %q (go test -update writes it anew)", path, i+1, g[i])
-			}
-		}
-		t.Fatalf("%s has %d lines, and not %d", path, len(w), len(g))
-	}
+	tooltest.Golden(t, name, string(got))
 }
 
 func line(name string) symbols.Line { return symbols.Line{Function: name, Linkage: name} }

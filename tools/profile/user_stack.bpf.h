@@ -27,8 +27,19 @@ const volatile __u32 max_user_frames = 127;
 static __always_inline __u32 user_stack(void *ctx, __u64 *frames, __u8 *status)
 {
 	__u32 limit = max_user_frames > MAX_USER_FRAMES ? MAX_USER_FRAMES : max_user_frames;
-	long size = bpf_get_stack(ctx, frames, limit * sizeof(__u64), BPF_F_USER_STACK);
+	struct task_struct *task = (void *)bpf_get_current_task();
+	long size;
 
+	/*
+	 * Within execve(2) the memory is that of the new program already, while the registers are still
+	 * those of the old one: another function than the one that called would be named. The new memory
+	 * has no start_code until all is in its place, which is some microseconds before the end.
+	 */
+	if (BPF_CORE_READ(task, mm, start_code) == 0) {
+		*status = USER_NONE;
+		return 0;
+	}
+	size = bpf_get_stack(ctx, frames, limit * sizeof(__u64), BPF_F_USER_STACK);
 	if (size < 0) {
 		*status = USER_FAULT;
 		return 0;
