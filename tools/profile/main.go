@@ -20,11 +20,21 @@ func run(ctx context.Context, env *cli.Env) error {
 		return err
 	}
 	args, command := cli.Command(fs)
-	if opts.outputs.replay != "" {
-		return opts.replayRun(env, args, command)
+	if opts.replay != "" {
+		if err := opts.checkReplay(args, command); err != nil {
+			return err
+		}
 	}
 	if err := opts.check(args); err != nil {
 		return err
+	}
+	p := newSession(opts, env, command)
+	defer p.close()
+	if err := opts.outputs.open(); err != nil {
+		return err
+	}
+	if opts.replay != "" {
+		return p.replay(opts.replay)
 	}
 	spec, err := loadBpf()
 	if err != nil {
@@ -33,13 +43,8 @@ func run(ctx context.Context, env *cli.Env) error {
 	if err := opts.prepare(spec); err != nil {
 		return err
 	}
-	p := newSession(opts, env, command)
-	defer p.close()
-	if err := opts.outputs.open(); err != nil {
-		return err
-	}
 	header := ""
-	if opts.writesText() {
+	if p.writesText() {
 		header = opts.header(len(command) > 0)
 	}
 	return opts.Run(ctx, env, trace.Tool{

@@ -49,6 +49,10 @@ func TestBadUsage(t *testing.T) {
 		"--pprof /no/such/file":  "--pprof: open /no/such/file",
 		"--svg /":                "--svg: open /",
 		"--stack-storage-size x": "--stack-storage-size",
+		"--replay x 5":           "--replay samples nothing: it takes no duration",
+		"--replay x -F 5":        "--replay samples nothing: it does not take --frequency",
+		"--replay /no/such/file": "--replay: open /no/such/file",
+		"--save-raw /no/such/f":  "--save-raw: open /no/such/f",
 		"--follow":               "--follow needs a process",
 		"-b 0":                   "--buffer-pages",
 	})

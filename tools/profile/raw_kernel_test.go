@@ -55,8 +55,8 @@ func TestKernelReplay(t *testing.T) {
 	if again := livetest.Run(t, "--replay", raw+"text"); again.Status != 0 || again.Stdout != shown.Stdout || !strings.Contains(again.Stdout, "profile.touch\n") {
 		t.Errorf("status %d: %s\n%s\nand live it was\n%s", again.Status, again.Stderr, again.Stdout, shown.Stdout)
 	}
-	for _, args := range [][]string{{"-p", "1"}, {"5"}, {"-F", "49"}, {"--", "true"}} {
-		if r := livetest.Run(t, append([]string{"--replay", raw}, args...)...); r.Status != 2 || !strings.Contains(r.Stderr, "has no part in it") {
+	for _, args := range [][]string{{"-p", "1"}, {"5"}, {"-F", "49"}, {"--save-raw", raw + "2"}, {"--", "true"}} {
+		if r := livetest.Run(t, append([]string{"--replay", raw}, args...)...); r.Status != 2 || !strings.Contains(r.Stderr, "--replay samples nothing") {
 			t.Errorf("%v: status %d: %s", args, r.Status, r.Stderr)
 		}
 	}
