@@ -66,7 +66,15 @@ enum {
 
 enum {
 	BPF_RB_AVAIL_DATA = 0,
+	BPF_RB_RING_SIZE = 1,
 };
+
+enum {
+	BPF_F_USER_STACK = 256,
+};
+
+/* What a program on a perf event is given; only ever handed on. */
+struct bpf_perf_event_data;
 
 /* What a program on a packet is given: an interface of the kernel, which keeps its layout. */
 struct __sk_buff {
@@ -244,6 +252,7 @@ struct signal_struct {
 };
 
 struct mm_struct {
+	unsigned long start_code;
 	unsigned long arg_start, arg_end, env_start, env_end;
 	struct file *exe_file;
 };

@@ -24,6 +24,11 @@ var expectedSkips = []struct {
 		test:   regexp.MustCompile(`^TestKernelPreemptsTracepoints$`),
 		reason: regexp.MustCompile(`SKIPPED: this kernel does not tell where its preempt count is`),
 	},
+	{
+		// What takes a CPU off is for the kernels of the matrix.
+		test:   regexp.MustCompile(`Hotplug$`),
+		reason: regexp.MustCompile(`SKIPPED: it takes a CPU off, so it is for guests only`),
+	},
 }
 
 func expected(test, said string) bool {

@@ -6,7 +6,8 @@
 // programs come as a pair: NAME_tp (tp_btf, which reads kernel memory directly)
 // and NAME_raw (a raw tracepoint, for kernels without BTF of their own); a tool
 // names them NAME. A program that the tool itself calls is named NAME_call, programs
-// on packets NAME_ingress and NAME_egress.
+// on packets NAME_ingress and NAME_egress. A program on a perf event is loaded here, and
+// attached by the tool, which alone knows to which events (package perfevent).
 package attach
 
 import (
@@ -38,6 +39,10 @@ const (
 // Cgroup is the mode of a hook on the packets of all sockets. It is the same beside
 // each of the others, and not one to ask for.
 const Cgroup Mode = "cgroup"
+
+// Perf is the mode of a hook on perf events; as Cgroup, it is the same beside each of the
+// others.
+const Perf Mode = "perf"
 
 // Modes are the modes in the order of preference: fentry is the cheapest, and
 // tracepoints cost every system call a little.
@@ -228,8 +233,8 @@ func (k *Kernel) plan(spec *ebpf.CollectionSpec, hook *Hook, mode Mode) Result {
 			m := c.Mode
 			if m == Auto {
 				m = Tracepoint
-				if p := spec.Programs[c.Programs[0]]; p != nil && p.Type == ebpf.CGroupSKB {
-					m = Cgroup
+				if p := spec.Programs[c.Programs[0]]; p != nil && special(p) != "" {
+					m = special(p)
 				}
 			}
 			r.Refused = append(r.Refused, Refusal{Mode: m, Err: err})
@@ -292,14 +297,25 @@ func (k *Kernel) program(spec *ebpf.CollectionSpec, name string) (*ebpf.ProgramS
 // all modes.
 func modeOf(spec *ebpf.CollectionSpec, chosen []string) Mode {
 	switch p := spec.Programs[chosen[0]]; {
-	case p.Type == ebpf.CGroupSKB:
-		return Cgroup
+	case special(p) != "":
+		return special(p)
 	case p.Type == ebpf.Kprobe:
 		return Kprobe
 	case p.Type == ebpf.Tracing && p.AttachType != ebpf.AttachTraceRawTp:
 		return Fentry
 	}
 	return Tracepoint
+}
+
+// special gives the mode of programs that hook no function, or "".
+func special(p *ebpf.ProgramSpec) Mode {
+	switch p.Type {
+	case ebpf.CGroupSKB:
+		return Cgroup
+	case ebpf.PerfEvent:
+		return Perf
+	}
+	return ""
 }
 
 func kindOf(results []Result) diagnose.Kind {
@@ -310,6 +326,8 @@ func kindOf(results []Result) diagnose.Kind {
 			return diagnose.Fentry
 		case Kprobe:
 			kind = diagnose.Kprobe
+		case Perf:
+			kind = diagnose.PerfEvent
 		}
 	}
 	return kind
@@ -343,7 +361,7 @@ func (s *Set) attach(spec *ebpf.CollectionSpec) error {
 	var mu sync.Mutex
 	var errs []error
 	for name, prog := range s.Programs {
-		if called(spec.Programs[name]) {
+		if called(spec.Programs[name]) || spec.Programs[name].Type == ebpf.PerfEvent {
 			continue
 		}
 		wg.Go(func() {

@@ -11,6 +11,7 @@ import (
 	"github.com/cilium/ebpf/btf"
 
 	"github.com/gobcc/gobcc/internal/common/diagnose"
+	"github.com/gobcc/gobcc/internal/common/perfevent"
 )
 
 // errNoFunction says that the kernel has no function or tracepoint of a name.
@@ -107,8 +108,11 @@ func (k *Kernel) tracepoint(name string) (*btf.FuncProto, error) {
 
 // targetOf is the function or tracepoint that a program hooks.
 func targetOf(p *ebpf.ProgramSpec) string {
-	if p.Type == ebpf.CGroupSKB {
+	switch p.Type {
+	case ebpf.CGroupSKB:
 		return "the root of the cgroups"
+	case ebpf.PerfEvent:
+		return "a perf event"
 	}
 	return p.AttachTo
 }
@@ -117,6 +121,8 @@ func kindOfProgram(p *ebpf.ProgramSpec) diagnose.Kind {
 	switch {
 	case p.Type == ebpf.CGroupSKB:
 		return diagnose.Cgroup
+	case p.Type == ebpf.PerfEvent:
+		return diagnose.PerfEvent
 	case p.Type == ebpf.Kprobe:
 		return diagnose.Kprobe
 	case p.Type == ebpf.Tracing && p.AttachType != ebpf.AttachTraceRawTp:
@@ -127,7 +133,7 @@ func kindOfProgram(p *ebpf.ProgramSpec) diagnose.Kind {
 
 // check compares what a program hooks with what this kernel has.
 func (k *Kernel) check(spec *ebpf.CollectionSpec, p *ebpf.ProgramSpec) error {
-	if called(p) || p.Type == ebpf.CGroupSKB { // they hook no function
+	if called(p) || special(p) != "" { // they hook no function
 		return nil
 	}
 	want, err := declared(spec, p.AttachTo)
@@ -223,6 +229,9 @@ func (k *Kernel) tryOnce(p *ebpf.ProgramSpec) error {
 		return diagnose.Explain(tried, kindOfProgram(p), err)
 	}
 	defer coll.Close()
+	if p.Type == ebpf.PerfEvent {
+		return perfevent.Try(coll.Programs["try"])
+	}
 	l, err := attachOne(p, coll.Programs["try"])
 	if err != nil {
 		return diagnose.Explain(tried, kindOfProgram(p), err)

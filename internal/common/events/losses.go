@@ -17,6 +17,7 @@ var texts = map[string]string{
 	"return_missed": "the return of a call was not seen",
 	"scratch_full":  "too many long records at once",
 	"follow_full":   "too many processes to follow",
+	"ring_busy":     "ring buffer in use by another CPU",
 	"requests_full": "too many requests under way",
 	"keys_full":     "too many disks, operations, cgroups or comms to tell apart",
 	"end_unseen":    "the end of a request or bio was not seen",

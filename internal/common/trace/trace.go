@@ -90,12 +90,21 @@ func (o *Options) DurationFlag(letter string) {
 	manual.Place(o.fs, manual.Output, "duration")
 }
 
+// SetDuration has the run end after d, as --duration does; 0 for no limit.
+func (o *Options) SetDuration(d time.Duration) { o.duration = duration.Seconds(d) }
+
 // Tool is what a tool brings to its run.
 type Tool struct {
 	Spec  *ebpf.CollectionSpec
 	Hooks []attach.Hook
 	// Prepare is called with the kernel's types before anything is loaded.
 	Prepare func(*attach.Kernel) error
+	// Attached is called when all is attached, before the tool says that it is ready: to
+	// begin with what else is to be there by then, which Detach ends. Either may be nil.
+	Attached func(r *Run) error
+	// Detach is called when the hooks are to be taken off, and again at the end of a run
+	// that fails, even where Attached was not called.
+	Detach  func()
 	Command []string // started and followed, if there is one
 	Header  string   // printed before the first row, unless JSON is asked for
 	// Handle writes what belongs to a record of the ring buffer.
@@ -261,6 +270,11 @@ func (o *Options) openKernel() (*attach.Kernel, error) {
 // begin says what can't be seen and prints the header: from then on nothing is
 // missed.
 func (r *Run) begin() error {
+	if r.tool.Attached != nil {
+		if err := r.tool.Attached(r); err != nil {
+			return err
+		}
+	}
 	// The kernel's types and the object are of no further use.
 	r.tool.Spec = nil
 	debug.FreeOSMemory()
@@ -341,8 +355,15 @@ func (r *Run) loop(ctx context.Context, cmd *command.Command) error {
 	if err := r.drainLast(); err != nil {
 		return err
 	}
-	r.set.Detach()
+	r.detach()
 	return r.drainLast()
+}
+
+func (r *Run) detach() {
+	if r.tool.Detach != nil {
+		r.tool.Detach()
+	}
+	r.set.Detach()
 }
 
 // drainLast handles what is in the ring, and what the tool then has the kernel send.
@@ -487,9 +508,16 @@ func (r *Run) close() {
 		_ = r.reader.Close()
 	}
 	if r.set != nil {
+		r.detach()
 		r.set.Close()
 	}
 }
+
+// Program gives a program of the object, by its name there; nil if it is not loaded.
+func (r *Run) Program(name string) *ebpf.Program { return r.set.Programs[name] }
+
+// Lost is what was lost so far.
+func (r *Run) Lost() (*events.Lost, error) { return r.losses.Read() }
 
 // Map gives a map of the object, by its name there; nil if it is not loaded.
 func (r *Run) Map(name string) *ebpf.Map { return r.set.Maps[name] }

@@ -1,0 +1,342 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"unsafe"
+
+	"github.com/gobcc/gobcc/internal/common/events"
+	"github.com/gobcc/gobcc/internal/common/filter"
+	"github.com/gobcc/gobcc/internal/common/mappings"
+	"github.com/gobcc/gobcc/internal/common/perfevent"
+)
+
+// sample is what the kernel found when it looked at a CPU.
+type sample struct {
+	Time         uint64 // nanoseconds of CLOCK_MONOTONIC
+	CPU          uint32
+	PID, TID     uint32
+	CgroupID     uint64
+	Comm         string // of the thread
+	KernelThread bool
+	Kernel, User []uint64 // leaf first, as sampled
+	Status       status
+}
+
+// engine puts samples and what the kernel tells of processes into one order, finds out
+// what the addresses of each sample were at its time, and has the counter count it. It is
+// not safe for concurrent use.
+type engine struct {
+	sideband *perfevent.Sideband
+	timeline *mappings.Timeline
+	counter  *counter
+	recorder recording // nil unless the run is recorded
+	// command is the process whose samples are of nobody's interest before it has executed
+	// its program, or 0.
+	command uint32
+	early   uint64 // samples that were of none
+	// generated is called for a process that runs code which it made itself.
+	generated func(*mappings.Process)
+
+	samples []*sample           // not yet in order
+	records []*perfevent.Record // likewise
+	until   uint64              // what is older is all there
+
+	slots     map[slot]*sample
+	comms     map[[16]uint8]string
+	processes map[*mappings.Process]*process
+	outside   map[string]*process // those that have no pid here, by comm
+	places    map[place]*frame
+	frames    []located // in the order of first use
+}
+
+// recording takes what the engine takes in, in the order of time.
+type recording interface {
+	record(r *perfevent.Record) error
+	sample(s *sample, p *process, kernel, user []*frame) error
+}
+
+// slot is where the kernel keeps what a sample is compared with.
+type slot struct{ cpu, slot uint32 }
+
+// place is what makes frames equal: an address in a file, of a process where the code is
+// of no file, of the kernel, or of nothing that is known.
+type place struct {
+	kind    kind
+	file    *mappings.File
+	process *mappings.Process // with kindJIT
+	execs   int               // with kindJIT: which of its programs made it
+	address uint64            // in the file, if it is in one: an offset
+}
+
+// located is a frame with its place, which tells what it is called.
+type located struct {
+	*frame
+	place
+	root string // directory of the process that it was first found in
+}
+
+func newEngine(c *counter) *engine {
+	return &engine{
+		counter: c, slots: map[slot]*sample{}, comms: map[[16]uint8]string{},
+		processes: map[*mappings.Process]*process{}, outside: map[string]*process{},
+		places: map[place]*frame{},
+	}
+}
+
+// handle takes a record of the ring buffer.
+func (e *engine) handle(record []byte) error {
+	var head bpfRepeat
+	if _, err := events.Decode(&head, record); err != nil {
+		return err
+	}
+	at := slot{head.Cpu, head.Slot}
+	if bpfKind(head.Kind) == bpfKindKIND_REPEAT {
+		first := e.slots[at]
+		if first == nil {
+			return fmt.Errorf("a sample of CPU %d repeats one that is not there", head.Cpu)
+		}
+		again := *first
+		again.Time = head.TimeNs
+		e.samples = append(e.samples, &again)
+		return nil
+	}
+	s, err := e.decode(record)
+	if err != nil {
+		return err
+	}
+	if head.Slot != noSlot {
+		e.slots[at] = s
+	}
+	e.samples = append(e.samples, s)
+	return nil
+}
+
+// noSlot is NO_SLOT in profile.bpf.c.
+const noSlot = 1<<32 - 1
+
+func (e *engine) decode(record []byte) (*sample, error) {
+	var ev bpfEvent
+	rest, err := events.Decode(&ev, record)
+	if err != nil {
+		return nil, err
+	}
+	k, u := int(ev.KernelFrames), int(ev.UserFrames)
+	if len(rest) < 8*(k+u) {
+		return nil, fmt.Errorf("a sample of %d and %d frames has %d bytes", k, u, len(rest))
+	}
+	addrs := make([]uint64, k+u)
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(addrs))), 8*len(addrs)), rest)
+	comm, ok := e.comms[ev.Comm]
+	if !ok {
+		comm = string(events.CString(ev.Comm[:]))
+		e.comms[ev.Comm] = comm
+	}
+	s := &sample{
+		Time: ev.TimeNs, CPU: ev.Cpu, PID: ev.Pid, TID: ev.Tid, CgroupID: ev.CgroupId, Comm: comm,
+		KernelThread: ev.KernelThread != 0, Kernel: addrs[:k:k], User: addrs[k:], Status: status(ev.UserStatus),
+	}
+	// Threads that the kernel made within a process, as those of io_uring, have none of
+	// their own.
+	if len(s.User) == 1 && s.User[0] == 0 {
+		s.User, s.Status = nil, statusNone
+	}
+	return s, nil
+}
+
+// drained is to be called each time the ring buffer is empty. It handles what is older
+// than the last time: younger samples may have records beside them that have not been read.
+func (e *engine) drained() error {
+	until := e.until
+	e.until = perfevent.Now()
+	if err := e.read(); err != nil {
+		return err
+	}
+	if err := e.advance(until); err != nil {
+		return err
+	}
+	return e.timeline.Resync()
+}
+
+func (e *engine) read() error {
+	return e.sideband.Read(func(r *perfevent.Record) error {
+		e.timeline.Hold(r)
+		e.records = append(e.records, r)
+		return nil
+	})
+}
+
+// finish handles what is left, when nothing more can come.
+func (e *engine) finish() error {
+	return errors.Join(e.read(), e.advance(1<<64-1))
+}
+
+// advance handles what is not younger than until, in the order of time.
+func (e *engine) advance(until uint64) error {
+	slices.SortStableFunc(e.samples, func(a, b *sample) int { return cmp.Compare(a.Time, b.Time) })
+	slices.SortStableFunc(e.records, func(a, b *perfevent.Record) int { return cmp.Compare(a.Time, b.Time) })
+	records, samples := e.records, e.samples
+	apply := func(until uint64) error {
+		for len(records) > 0 && records[0].Time <= until {
+			e.timeline.Apply(records[0])
+			if e.recorder != nil {
+				if err := e.recorder.record(records[0]); err != nil {
+					return err
+				}
+			}
+			records = records[1:]
+		}
+		return nil
+	}
+	for len(samples) > 0 && samples[0].Time <= until {
+		if err := apply(samples[0].Time); err != nil {
+			return err
+		}
+		if err := e.sample(samples[0]); err != nil {
+			return err
+		}
+		samples = samples[1:]
+	}
+	if err := apply(until); err != nil {
+		return err
+	}
+	e.records = rest(e.records, records)
+	e.samples = rest(e.samples, samples)
+	return nil
+}
+
+// rest moves what is left of all to its beginning.
+func rest[T any](all, left []T) []T {
+	n := copy(all, left)
+	clear(all[n:])
+	return all[:n]
+}
+
+// sample finds out what a sample's addresses are, and counts it.
+func (e *engine) sample(s *sample) error {
+	var owner *mappings.Process
+	if s.PID != 0 {
+		owner = e.timeline.Process(s.PID)
+		if s.PID == e.command && owner.Execs == 0 {
+			e.early++
+			return nil
+		}
+	}
+	p := e.process(s, owner)
+	kernel, user := make([]*frame, len(s.Kernel)), make([]*frame, len(s.User))
+	for i, addr := range s.Kernel {
+		kernel[i] = e.frame(nil, place{kind: kindKernel, address: addr - caller(i)})
+	}
+	for i, addr := range s.User {
+		user[i] = e.user(owner, addr-caller(i))
+	}
+	if e.recorder != nil {
+		if err := e.recorder.sample(s, p, kernel, user); err != nil {
+			return err
+		}
+	}
+	e.counter.add(s, p, kernel, user)
+	return nil
+}
+
+// caller is how much a frame's address is to be less to be in the call and not behind it,
+// where another function may begin.
+func caller(i int) uint64 {
+	if i == 0 {
+		return 0
+	}
+	return 1
+}
+
+// process gives the process of a sample. owner is nil if it has no pid that is known here.
+func (e *engine) process(s *sample, owner *mappings.Process) *process {
+	if owner == nil {
+		p := e.outside[s.Comm]
+		if p == nil {
+			p = &process{Comm: s.Comm, Kernel: s.KernelThread, CgroupID: s.CgroupID}
+			e.outside[s.Comm] = p
+		}
+		return p
+	}
+	p := e.processes[owner]
+	if p == nil {
+		p = &process{PID: s.PID}
+		e.processes[owner] = p
+	}
+	p.Kernel = s.KernelThread
+	p.CgroupID = s.CgroupID
+	if p.Comm == "" || s.TID == s.PID {
+		p.Comm = s.Comm
+	}
+	return p
+}
+
+// user gives the frame of an address of a process.
+func (e *engine) user(owner *mappings.Process, addr uint64) *frame {
+	if owner == nil {
+		return e.frame(owner, place{kind: kindUnknown, address: addr})
+	}
+	m, ok := owner.Find(addr)
+	switch {
+	case !ok:
+		return e.frame(owner, place{kind: kindUnknown, address: addr})
+	case m.File.Kind == mappings.Anonymous || m.File.Kind == mappings.Memfd:
+		e.generated(owner)
+		return e.frame(owner, place{kind: kindJIT, process: owner, execs: owner.Execs, file: m.File, address: addr})
+	}
+	return e.frame(owner, place{kind: kindUser, file: m.File, address: m.FileOffset(addr)})
+}
+
+func (e *engine) frame(owner *mappings.Process, at place) *frame {
+	f := e.places[at]
+	if f == nil {
+		f = &frame{Kind: at.kind, Address: at.address}
+		e.places[at] = f
+		l := located{frame: f, place: at}
+		if owner != nil {
+			l.root = fmt.Sprintf("/proc/%d/root", owner.PID)
+		}
+		e.frames = append(e.frames, l)
+	}
+	return f
+}
+
+// describe completes the processes by what is known of them at the end.
+func (e *engine) describe() {
+	for owner, p := range e.processes {
+		p.Exe, p.Cgroup, p.Container = owner.Exe, owner.Cgroup, owner.Container
+		if owner.Comm != "" {
+			p.Comm = owner.Comm
+		}
+		if path := e.cgroup(p.CgroupID); path != "" {
+			p.Cgroup = path
+		}
+		if p.Container == "" {
+			p.Container = mappings.ContainerID(p.Cgroup)
+		}
+	}
+}
+
+// cgroup gives the path of a cgroup, or "".
+func (e *engine) cgroup(id uint64) string {
+	if path, ok := e.timeline.Cgroup(id); ok {
+		return path
+	}
+	path, err := filter.CgroupPath(id)
+	if err != nil {
+		return "" // it is gone, or there are no version 2 cgroups
+	}
+	return path
+}
+
+// close lets go of what was watched.
+func (e *engine) close() {
+	if e.sideband != nil {
+		_ = e.sideband.Close()
+	}
+	if e.timeline != nil {
+		_ = e.timeline.Close()
+	}
+}
