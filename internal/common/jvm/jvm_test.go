@@ -195,7 +195,7 @@ func TestSocket(t *testing.T) {
 	}
 	talk := func(reply string) (request string, err error) {
 		t.Helper()
-		got := make(chan string)
+		got := make(chan string, 1)
 		go func() {
 			conn, err := l.Accept()
 			if err != nil {
