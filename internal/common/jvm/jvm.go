@@ -73,7 +73,7 @@ func writePerfMap(ctx context.Context, pid int) error {
 		return err
 	}
 	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	return t.ask(ctx, conn)
 }
@@ -232,7 +232,7 @@ func (t *target) wake(ctx context.Context, handle, tmp int) error {
 		return fmt.Errorf("create its /tmp/%s: %w", name, err)
 	}
 	defer unix.Close(fd)
-	defer unix.Unlinkat(tmp, name, 0)
+	defer func() { _ = unix.Unlinkat(tmp, name, 0) }()
 	if err := unix.Fchown(fd, int(t.uid), int(t.gid)); err != nil {
 		return fmt.Errorf("give it /tmp/%s: %w", name, err)
 	}

@@ -79,7 +79,7 @@ func start(t *testing.T, uid uint32, options ...string) *machine {
 	}
 	t.Cleanup(func() {
 		m.Process.Kill()
-		m.Wait()
+		_ = m.Wait()
 		os.Remove(fmt.Sprintf("/tmp/perf-%d.map", m.Process.Pid))
 		os.Remove(fmt.Sprintf("/tmp/.java_pid%d", m.Process.Pid))
 	})
@@ -205,9 +205,9 @@ func TestSocket(t *testing.T) {
 			defer conn.Close()
 			b := make([]byte, 100)
 			n, _ := conn.Read(b)
-			io.WriteString(conn, reply)
+			_, _ = io.WriteString(conn, reply)
 			if reply == "" {
-				conn.Read(b) // until the other side gives up
+				_, _ = conn.Read(b) // until the other side gives up
 			}
 			got <- string(b[:n])
 		}()
@@ -216,7 +216,7 @@ func TestSocket(t *testing.T) {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+		stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 		defer stop()
 		if reply == "" {
 			cancel()
@@ -242,7 +242,9 @@ func TestSocket(t *testing.T) {
 	}
 	other := *self
 	other.pid++
-	os.Rename(filepath.Join(dir, self.socket()), filepath.Join(dir, other.socket()))
+	if err := os.Rename(filepath.Join(dir, self.socket()), filepath.Join(dir, other.socket())); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := other.connect(tmp); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("it is process %d's", self.pid)) {
 		t.Errorf("a socket of another process: %v", err)
 	}

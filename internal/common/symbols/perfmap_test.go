@@ -90,7 +90,7 @@ func child(t *testing.T) *exec.Cmd {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	t.Cleanup(func() { cmd.Process.Kill(); _ = cmd.Wait() })
 	return cmd
 }
 
@@ -130,7 +130,7 @@ func TestFindPerfMap(t *testing.T) {
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	cmd.Wait()
+	_ = cmd.Wait()
 	check("two") // though the process is gone
 	write("1000 10 three\n")
 	check("three")
@@ -208,7 +208,7 @@ func TestFindPerfMapNamespace(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Skip("no namespaces here: ", err)
 	}
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	t.Cleanup(func() { cmd.Process.Kill(); _ = cmd.Wait() })
 	ready := make([]byte, 6)
 	if _, err := out.Read(ready); err != nil || string(ready) != "ready\n" {
 		t.Fatalf("%q %v", ready, err)
@@ -232,7 +232,7 @@ func TestFindPerfMapNoProcess(t *testing.T) {
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	cmd.Wait()
+	_ = cmd.Wait()
 	if _, err := FindPerfMap(cmd.Process.Pid); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no such process: %v", err)
 	}
