@@ -33,6 +33,9 @@ ran for a moment only. Where no name is known, a frame says what is: [libfoo.so+
 Code that a runtime made (Node, Java, Python) has names if it writes
 /tmp/perf-PID.map.
 
+--save-raw records the samples of a run with all that they were found to be, and
+--replay writes any output of it later, and anywhere, as root or not.
+
 With a command, that command is started and sampled, from its own beginning on, with
 all that it starts in turn; the exit status is then the command's. All filters work in
 the kernel. The tool's own samples are never shown.`,
@@ -46,7 +49,12 @@ the kernel. The tool's own samples are never shown.`,
 		{Command: "profile -e page-faults -c 1 -- ls", Text: "Show where a command causes page faults"},
 		{Command: "profile --pprof - -- make | go tool pprof -top -", Text: "Show what a command and its children spend their time on"},
 	},
-	Overhead: "",
+	Overhead: `By the kernel's own statistics (--stats), which cost a little themselves, the
+program takes 12 µs of a sample at 49 Hertz and 4 µs at 999, where what it touches is
+still in the caches: measured on a busy virtual machine of two CPUs, all processes. That
+is 0.06 % of a CPU at 49 Hertz, and 0.4 % at 999. The tool itself took 0.7 s of CPU time
+for 10,000 samples in 5 seconds, most of it for names when the sampling was over, and
+62 MiB of memory, 16 of them the ring buffer, counted twice.`,
 	Caveats: `A sample says what ran, not what waited: threads that sleep are not seen.
 
 cpu-clock is a timer: where the kernel has interrupts off, the sample comes when they
