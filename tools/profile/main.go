@@ -23,16 +23,19 @@ func run(ctx context.Context, env *cli.Env) error {
 	if err := opts.check(args); err != nil {
 		return err
 	}
+	p := newSession(opts, env, command)
+	defer p.close()
+	if err := opts.outputs.open(); err != nil {
+		return err
+	}
+	if opts.replay != "" {
+		return p.replay(opts.replay)
+	}
 	spec, err := loadBpf()
 	if err != nil {
 		return fmt.Errorf("read the tool's own object: %w", err)
 	}
 	if err := opts.prepare(spec); err != nil {
-		return err
-	}
-	p := newSession(opts, env, command)
-	defer p.close()
-	if err := opts.outputs.open(); err != nil {
 		return err
 	}
 	header := ""

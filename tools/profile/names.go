@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,15 +12,23 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
+	"github.com/gobcc/gobcc/internal/common/debuginfod"
 	"github.com/gobcc/gobcc/internal/common/mappings"
+	"github.com/gobcc/gobcc/internal/common/sourcelines"
 	"github.com/gobcc/gobcc/internal/common/symbols"
 )
 
 // namer names the frames of an engine, when the sampling is over.
 type namer struct {
 	demangle bool
+	lines    bool // source lines are wanted
 	say      func(text string)
+
+	fetching   sync.Mutex
+	debuginfod *debuginfod.Client // nil unless it was asked for; for one at a time
+	budget     *sourcelines.Budget
 
 	kernel   *symbols.Kernel
 	problem  error // why there is no kernel
@@ -55,6 +64,12 @@ func (n *namer) close() {
 	}
 }
 
+// What source lines may take.
+const (
+	linesMemory = 256 << 20
+	linesTime   = 10 * time.Second
+)
+
 // group is the frames that are named by one thing, such as a file.
 type group struct {
 	file    *mappings.File    // of kindUser, and of kindJIT
@@ -68,6 +83,7 @@ type group struct {
 // name names all frames of an engine, and gives the files that they are in.
 func (n *namer) name(e *engine) []*mapped {
 	groups := n.group(e.frames)
+	n.budget = sourcelines.NewBudget(linesMemory, linesTime)
 	n.reading.Wait()
 	var wg sync.WaitGroup
 	turns := make(chan struct{}, runtime.GOMAXPROCS(0))
@@ -203,12 +219,114 @@ func (n *namer) nameFile(g *group) {
 				f.Lines = []symbols.Line{line}
 			}
 		}
+	}
+	n.nameBySeparate(g, file)
+	for _, f := range g.frames {
 		for j, line := range f.Lines {
 			g.mapped.SourceFiles = g.mapped.SourceFiles || line.File != ""
 			g.mapped.LineNumbers = g.mapped.LineNumbers || line.Line > 0
 			g.mapped.Inlining = g.mapped.Inlining || j > 0
 		}
 	}
+}
+
+// nameBySeparate completes the names by debugging information, where that was asked for.
+func (n *namer) nameBySeparate(g *group, file *opened) {
+	if !n.lines && n.debuginfod == nil || file.file == nil {
+		return
+	}
+	sources := []*os.File{file.file}
+	if path := file.DebugFile(); path != "" {
+		if f, err := os.Open(path); err == nil {
+			defer f.Close()
+			sources = append(sources, f)
+		}
+	} else if f := n.fetch(g); f != nil {
+		defer f.Close()
+		sources = append(sources, f)
+		nameByFetched(g, f, n.demangle)
+	}
+	if !n.lines {
+		return
+	}
+	for _, f := range slices.Backward(sources) { // the separate one has more
+		err := n.addLines(g, f)
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, sourcelines.ErrNone) {
+			g.problem = fmt.Errorf("--lines: %s: %w", g.mapped.Path, err)
+		}
+	}
+}
+
+// fetch gets the debug file of a group's file from a server; nil if it can't be had.
+func (n *namer) fetch(g *group) *os.File {
+	if n.debuginfod == nil || g.mapped.BuildID == "" {
+		return nil
+	}
+	n.fetching.Lock()
+	defer n.fetching.Unlock()
+	f, err := n.debuginfod.Debuginfo(context.Background(), g.mapped.BuildID)
+	if err != nil {
+		if !errors.Is(err, debuginfod.ErrNotFound) {
+			g.problem = fmt.Errorf("--debuginfod: %s: %w", g.mapped.Path, err)
+		}
+		return nil
+	}
+	return f
+}
+
+// nameByFetched names frames by the symbols of a debug file that is of the group's file.
+func nameByFetched(g *group, f *os.File, demangle bool) {
+	file, err := symbols.OpenFile(f, symbols.Options{Demangle: demangle})
+	if err != nil || file.BuildID() != g.mapped.BuildID {
+		return // what the server gave is of no use
+	}
+	defer file.Close()
+	g.mapped.Symbols = g.mapped.Symbols || file.HasSymbols()
+	for _, f := range g.frames {
+		if line, ok := file.Find(f.Address); ok && len(f.Lines) < 2 {
+			f.Lines = []symbols.Line{line}
+		}
+	}
+}
+
+// addLines gives frames their source lines, and the functions that are inlined there.
+func (n *namer) addLines(g *group, f *os.File) error {
+	options := sourcelines.Options{}
+	if n.demangle {
+		options.Demangle = symbols.Demangle
+	}
+	file, err := sourcelines.Open(f, n.budget, options)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	frames := slices.Clone(g.frames)
+	slices.SortFunc(frames, func(a, b located) int { return cmp.Compare(a.Address, b.Address) })
+	for _, f := range frames {
+		if len(f.Lines) > 0 && f.Lines[0].File != "" {
+			continue // a Go program's, which its own table tells in full
+		}
+		lines, err := file.Lines(f.Address)
+		if errors.Is(err, sourcelines.ErrBudget) {
+			return err
+		}
+		if err != nil || len(lines) == 0 {
+			continue
+		}
+		// The symbol table knows the function that all is inlined into as the linker does.
+		outer := &lines[len(lines)-1]
+		if len(f.Lines) > 0 {
+			known := f.Lines[len(f.Lines)-1]
+			outer.Function, outer.Linkage, outer.Start = known.Function, known.Linkage, known.Start
+		}
+		if outer.Function != "" {
+			f.Lines = lines
+		}
+	}
+	return nil
 }
 
 // opened is a file's symbols, and the file.

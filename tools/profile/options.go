@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/gobcc/gobcc/internal/common/cli"
+	"github.com/gobcc/gobcc/internal/common/debuginfod"
 	"github.com/gobcc/gobcc/internal/common/duration"
 	"github.com/gobcc/gobcc/internal/common/manual"
 	"github.com/gobcc/gobcc/internal/common/perfevent"
@@ -26,6 +27,9 @@ type options struct {
 	idle       bool
 	quiet      bool
 	noDemangle bool
+	lines      bool
+	debuginfod bool
+	replay     string
 	rate       perfevent.Rate
 	eventName  string
 	cpu        int // -1 for all
@@ -38,6 +42,8 @@ type options struct {
 	fs       *pflag.FlagSet
 	event    perfevent.Event
 	duration time.Duration // 0 for no limit
+	// debuginfodClient is nil unless it was asked for.
+	debuginfodClient *debuginfod.Client
 }
 
 const (
@@ -60,9 +66,13 @@ func defineFlags(fs *pflag.FlagSet) *options {
 	fs.BoolVarP(&o.annotations, "annotations", "a", false, "mark frames of the kernel with _[k], of runtimes' code with _[j], inlined ones with _[i]")
 	fs.BoolVarP(&o.addresses, "address", "A", false, "show the address of each frame, too")
 	fs.BoolVar(&o.noDemangle, "no-demangle", false, "show C++ and Rust functions by the names that linkers know")
+	fs.BoolVar(&o.lines, "lines", false, "with source lines and inlined functions, by DWARF, where a file or its separate debug file has them")
+	fs.BoolVar(&o.debuginfod, "debuginfod", false, "fetch debug files that are not here from the servers in $DEBUGINFOD_URLS")
 	fs.BoolVar(&o.quiet, "quiet", false, "no progress and no summary on standard error")
 	o.outputs.define(fs)
-	manual.Place(fs, manual.Output, "folded", "delimited", "annotations", "address", "no-demangle", "quiet")
+	fs.StringVar(&o.replay, "replay", "", "sample nothing, and write what --save-raw recorded in `FILE`")
+	manual.Completes(fs, "replay", manual.File)
+	manual.Place(fs, manual.Output, "folded", "delimited", "annotations", "address", "no-demangle", "lines", "debuginfod", "quiet", "replay")
 
 	fs.BoolVarP(&o.userOnly, "user-stacks-only", "U", false, "only user stacks")
 	fs.BoolVarP(&o.kernelOnly, "kernel-stacks-only", "K", false, "only kernel stacks")
@@ -109,6 +119,16 @@ func (o *options) check(args []string) error {
 	}
 	if o.userDepth == 0 || o.userDepth > maxUserDepth {
 		return cli.BadUse("--max-user-depth: %d is not from 1 to %d", o.userDepth, maxUserDepth)
+	}
+	if o.replay != "" && (len(args) > 0 || o.outputs.saveRaw != "") {
+		return cli.BadUse("--replay samples nothing: it takes no duration, and not --save-raw")
+	}
+	if o.debuginfod {
+		client, err := debuginfod.New(os.Getenv)
+		if err != nil {
+			return cli.BadUse("--debuginfod: %w", err)
+		}
+		o.debuginfodClient = client
 	}
 	if err := o.checkCPU(); err != nil {
 		return err

@@ -18,15 +18,18 @@ const stdoutName = "-"
 // outputs are what a report is written to beside, or instead of, standard output.
 type outputs struct {
 	pprof, svg, script string
+	saveRaw            string
 	files              []*outputFile
+	raw                *outputFile // of saveRaw: written while it samples; nil if not asked for
 }
 
 func (o *outputs) define(fs *pflag.FlagSet) {
 	fs.StringVar(&o.pprof, "pprof", "", "write a profile for go tool pprof to `FILE`; - is standard output")
 	fs.StringVar(&o.svg, "svg", "", "write a flame graph for browsers to `FILE`")
 	fs.StringVar(&o.script, "script", "", "write each sample with its time to `FILE`, as perf script does")
-	manual.Place(fs, manual.Output, "pprof", "svg", "script")
-	for _, name := range []string{"pprof", "svg", "script"} {
+	fs.StringVar(&o.saveRaw, "save-raw", "", "record the run to `FILE`, for --replay")
+	manual.Place(fs, manual.Output, "pprof", "svg", "script", "save-raw")
+	for _, name := range []string{"pprof", "svg", "script", "save-raw"} {
 		manual.Completes(fs, name, manual.File)
 	}
 }
@@ -59,13 +62,34 @@ func (o *outputs) open() error {
 		if f.path == stdoutName {
 			continue
 		}
-		_, err := os.Lstat(f.path)
-		out.made = errors.Is(err, os.ErrNotExist)
-		if out.file, err = os.OpenFile(f.path, os.O_WRONLY|os.O_CREATE, 0o644); err != nil {
-			return cli.BadUse("--%s: %w", f.flag, err)
+		if err := out.open(f.path); err != nil {
+			return err
 		}
 	}
+	if o.saveRaw == "" {
+		return nil
+	}
+	o.raw = &outputFile{flag: "save-raw"}
+	return o.raw.open(o.saveRaw)
+}
+
+func (f *outputFile) open(path string) error {
+	_, err := os.Lstat(path)
+	f.made = errors.Is(err, os.ErrNotExist)
+	if f.file, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o644); err != nil {
+		return cli.BadUse("--%s: %w", f.flag, err)
+	}
 	return nil
+}
+
+// clear makes the file empty. What can't be shortened, as a pipe or a device, has nothing
+// in it.
+func (f *outputFile) clear() error {
+	info, err := f.file.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return err
+	}
+	return f.file.Truncate(0)
 }
 
 // none reports whether nothing but standard output is asked for.
@@ -90,19 +114,16 @@ func (f *outputFile) save(stdout io.Writer, r *report) error {
 	if f.file == nil {
 		return f.write(stdout, r)
 	}
-	// What can't be shortened, as a pipe or a device, has nothing in it.
-	if info, err := f.file.Stat(); err == nil && info.Mode().IsRegular() {
-		if err := f.file.Truncate(0); err != nil {
-			return err
-		}
+	if err := f.clear(); err != nil {
+		return err
 	}
 	return errors.Join(f.write(f.file, r), f.file.Close())
 }
 
 // close removes the files that no report came to.
 func (o *outputs) close() {
-	for _, f := range o.files {
-		if f.done || f.file == nil {
+	for _, f := range append(o.files, o.raw) {
+		if f == nil || f.done || f.file == nil {
 			continue
 		}
 		_ = f.file.Close()

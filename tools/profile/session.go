@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -92,6 +93,8 @@ type session struct {
 	command []string
 
 	engine   *engine
+	head     *report // what is known of the run when it begins
+	recorder *recorder
 	namer    *namer
 	sampler  *perfevent.Sampler
 	fates    *ebpf.Map
@@ -105,7 +108,7 @@ type session struct {
 
 func newSession(o *options, env *cli.Env, command []string) *session {
 	p := &session{opts: o, env: env, command: command}
-	p.namer = &namer{demangle: !o.noDemangle, say: p.say}
+	p.namer = &namer{demangle: !o.noDemangle, lines: o.lines, debuginfod: o.debuginfodClient, say: p.say}
 	p.engine = newEngine(newCounter(o.outputs.wantMoments()))
 	p.engine.generated = p.namer.generated
 	p.progress = newProgress(env, o)
@@ -130,6 +133,7 @@ func (p *session) attached(r *trace.Run) error {
 		r.Say("--stack-storage-size and --hash-storage-size change nothing: no table of stacks can be full here")
 	}
 	p.namer.start()
+	p.began = time.Now()
 	var err error
 	if p.engine.sideband, err = perfevent.OpenSideband(); err != nil {
 		return err
@@ -137,6 +141,10 @@ func (p *session) attached(r *trace.Run) error {
 	pids := p.opts.Filter.PIDs
 	if len(p.command) > 0 {
 		p.engine.command = pids[0]
+	}
+	p.head = p.report()
+	if err := p.beginRecording(); err != nil {
+		return err
 	}
 	p.engine.timeline = mappings.New(mappings.Options{})
 	if err := p.engine.timeline.Snapshot(pids); err != nil {
@@ -146,7 +154,7 @@ func (p *session) attached(r *trace.Run) error {
 	if p.sampler, err = perfevent.NewSampler(r.Program("sample"), p.opts.event, p.opts.rate, p.opts.cpus()); err != nil {
 		return diagnose.Explain("sample by "+p.opts.event.Name, diagnose.PerfEvent, err)
 	}
-	p.began, p.cpus = time.Now(), p.sampler.CPUs()
+	p.began, p.cpus = time.Now(), p.sampler.CPUs() // what comes before takes time, too
 	return nil
 }
 
@@ -192,14 +200,16 @@ func (p *session) finish(r *trace.Run) error {
 	if err := p.engine.finish(); err != nil {
 		return err
 	}
-	rep := p.report()
+	rep := p.head
+	rep.CPUs, rep.Duration = p.cpus, p.ended.Sub(p.began)
 	rep.Files = p.namer.name(p.engine)
 	p.engine.describe()
 	p.engine.counter.fill(rep)
 	if err := p.account(r, &rep.Totals); err != nil {
 		return err
 	}
-	if err := p.write(r, rep); err != nil {
+	r.Shown = rep.Totals.Shown
+	if err := errors.Join(p.endRecording(rep), p.write(r.Out, rep)); err != nil {
 		return err
 	}
 	if !p.opts.quiet {
@@ -211,9 +221,9 @@ func (p *session) finish(r *trace.Run) error {
 // report gives the head of a report.
 func (p *session) report() *report {
 	rep := &report{
-		Command: append([]string{p.env.Name}, p.env.Args...), Version: cli.Version(), CPUs: p.cpus,
+		Command: append([]string{p.env.Name}, p.env.Args...), Version: cli.Version(),
 		Event: p.opts.event.Name, Unit: p.opts.event.Unit(), Period: p.opts.period(),
-		Hertz: p.opts.rate.Hertz, Start: p.began, Duration: p.ended.Sub(p.began),
+		Hertz: p.opts.rate.Hertz, Start: p.began,
 	}
 	if v, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
 		rep.Kernel = strings.TrimSpace(string(v))
@@ -261,20 +271,63 @@ func (t *totals) lost() (n uint64) {
 	return n
 }
 
-// write writes the report to wherever it is to go.
-func (p *session) write(r *trace.Run, rep *report) error {
+func (p *session) beginRecording() error {
+	raw := p.opts.outputs.raw
+	if raw == nil {
+		return nil
+	}
+	err := raw.clear()
+	if err == nil {
+		p.recorder, err = newRecorder(raw.file, p.head)
+	}
+	if err != nil {
+		return fmt.Errorf("--save-raw: %w", err)
+	}
+	p.engine.recorder = p.recorder
+	return nil
+}
+
+func (p *session) endRecording(rep *report) error {
+	if p.recorder == nil {
+		return nil
+	}
+	raw := p.opts.outputs.raw
+	raw.done = true
+	if err := errors.Join(p.recorder.end(rep), raw.file.Close()); err != nil {
+		return fmt.Errorf("--save-raw: %w", err)
+	}
+	return nil
+}
+
+// write writes the report to wherever it is to go. What goes to standard output and holds
+// no lines of text passes out by.
+func (p *session) write(out io.Writer, rep *report) error {
 	var err error
 	switch {
 	case p.opts.JSON:
-		err = writeJSON(r.Out, rep)
+		err = writeJSON(out, rep)
 	case p.opts.folded:
-		err = writeFolded(r.Out, rep, p.opts.style)
+		err = writeFolded(out, rep, p.opts.style)
 	case p.writesText():
-		if _, err = r.Out.Write([]byte("\n")); err == nil {
-			err = writeText(r.Out, rep, p.opts.style)
+		if _, err = io.WriteString(out, "\n"); err == nil {
+			err = writeText(out, rep, p.opts.style)
 		}
 	}
 	return errors.Join(err, p.opts.outputs.write(p.env.Stdout, rep))
+}
+
+// replay writes the outputs of a recorded run.
+func (p *session) replay(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return cli.BadUse("--replay: %w", err)
+	}
+	defer f.Close()
+	rep, err := readRecording(f, p.opts.outputs.wantMoments())
+	if err != nil {
+		return fmt.Errorf("--replay %s: %w", path, err)
+	}
+	return p.write(p.env.Stdout, rep)
 }
 
 // summary says in one line what was sampled, and what became of it.
