@@ -60,6 +60,10 @@ func TestKernelReplay(t *testing.T) {
 			t.Errorf("%v: status %d: %s", args, r.Status, r.Stderr)
 		}
 	}
+	if r := livetest.Run(t, eachFault("--save-raw", "/dev/full", "1")...); r.Status != 1 ||
+		!strings.Contains(r.Stderr, "no space left on device") || !strings.Contains(r.Stdout, `"kind":"run"`) {
+		t.Errorf("with a disk that is full: status %d: %s\n%s", r.Status, r.Stderr, r.Stdout)
+	}
 	if r := livetest.Run(t, "--replay", filepath.Join(dir, "svg1")); r.Status != 1 || !strings.Contains(r.Stderr, "no recording of profile's") {
 		t.Errorf("status %d: %s", r.Status, r.Stderr)
 	}

@@ -4,10 +4,12 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"fmt"
 	"io"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/gobcc/gobcc/internal/common/perfevent"
@@ -190,6 +192,35 @@ func roundTrip(t *testing.T, write, read func(c *codec)) {
 	read(&r)
 	if r.err != nil || b.Len() > 0 || r.r.Buffered() > 0 {
 		t.Fatalf("%v, with %d bytes left", r.err, b.Len()+r.r.Buffered())
+	}
+}
+
+// full takes so many bytes and no more.
+type full int
+
+func (f *full) Write(p []byte) (int, error) {
+	if *f -= full(len(p)); *f < 0 {
+		return 0, syscall.ENOSPC
+	}
+	return len(p), nil
+}
+
+// TestRecordingFull records to a disk that is soon full: the run goes on.
+func TestRecordingFull(t *testing.T) {
+	r := testReport()
+	for _, room := range []full{0, 20, 5000} {
+		rec, err := newRecorder(&room, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range uint64(100_000) {
+			if err := rec.sample(&sample{Time: i * i * i, TID: uint32(i), Comm: fmt.Sprint(i)}, r.Stacks[0].Process, nil, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := rec.end(r); !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("%v", err)
+		}
 	}
 }
 

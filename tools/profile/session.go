@@ -209,7 +209,7 @@ func (p *session) finish(r *trace.Run) error {
 		return err
 	}
 	r.Shown = rep.Totals.Shown
-	if err := errors.Join(p.endRecording(rep), p.write(r.Out, rep)); err != nil {
+	if err := errors.Join(p.endRecording(rep), p.write(r.Out, rep), r.Out.Flush()); err != nil {
 		return err
 	}
 	if !p.opts.quiet {
