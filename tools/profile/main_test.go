@@ -24,33 +24,35 @@ func optionsOf(t testing.TB, args ...string) *options {
 
 func TestBadUsage(t *testing.T) {
 	tooltest.BadUsage(t, &about, run, map[string]string{
-		"0":                      `the duration "0" is not a number of seconds above 0`,
-		"soon":                   `the duration "soon" is not`,
-		"1 2":                    `unexpected argument "2"`,
-		"-F 0":                   "-F: no samples a second are none",
-		"-F 4294967295":          "kernel.perf_event_max_sample_rate allows",
-		"-F -1":                  "--frequency",
-		"-F 49 -c 100":           "-F and -c exclude each other",
-		"-c 0":                   "-c: a sample each 0 events",
-		"-e clock":               `-e: there is no event "clock"`,
-		"--event=":               `-e: there is no event ""`,
-		"-e rxyz":                `-e: there is no event "rxyz"`,
-		"-U -K":                  "-U and -K exclude each other",
-		"-p 1 -L 1":              "-p and -L exclude each other",
-		"-L 0":                   `"0" is not a thread id`,
-		"-L 1,x":                 `"x" is not a thread id`,
-		"-L 2147483647":          "--tid: there is no thread 2147483647",
-		"-p 2147483647":          "--pid: there is no process 2147483647",
-		"-C 100000":              "-C: there is no CPU 100000 online",
-		"-C -1":                  "-C: there is no CPU -1 online",
-		"-f --json":              "-f and --json exclude each other",
-		"--max-user-depth 0":     "--max-user-depth: 0 is not from 1 to 1024",
-		"--max-user-depth 1025":  "--max-user-depth: 1025 is not",
-		"--pprof /no/such/file":  "--pprof: open /no/such/file",
-		"--svg /":                "--svg: open /",
-		"--stack-storage-size x": "--stack-storage-size",
-		"--follow":               "--follow needs a process",
-		"-b 0":                   "--buffer-pages",
+		"0":                       `the duration "0" is not a number of seconds above 0`,
+		"soon":                    `the duration "soon" is not`,
+		"1 2":                     `unexpected argument "2"`,
+		"-F 0":                    "-F: no samples a second are none",
+		"-F 20001":                "-F: 20001 samples a second would leave the CPUs no time",
+		"-c 49999":                "-c: a sample each 49999 nanoseconds would leave the CPUs no time",
+		"-e cycles -F 4294967295": "kernel.perf_event_max_sample_rate allows",
+		"-F -1":                   "--frequency",
+		"-F 49 -c 100":            "-F and -c exclude each other",
+		"-c 0":                    "-c: a sample each 0 events",
+		"-e clock":                `-e: there is no event "clock"`,
+		"--event=":                `-e: there is no event ""`,
+		"-e rxyz":                 `-e: there is no event "rxyz"`,
+		"-U -K":                   "-U and -K exclude each other",
+		"-p 1 -L 1":               "-p and -L exclude each other",
+		"-L 0":                    `"0" is not a thread id`,
+		"-L 1,x":                  `"x" is not a thread id`,
+		"-L 2147483647":           "--tid: there is no thread 2147483647",
+		"-p 2147483647":           "--pid: there is no process 2147483647",
+		"-C 100000":               "-C: there is no CPU 100000 online",
+		"-C -1":                   "-C: there is no CPU -1 online",
+		"-f --json":               "-f and --json exclude each other",
+		"--max-user-depth 0":      "--max-user-depth: 0 is not from 1 to 1024",
+		"--max-user-depth 1025":   "--max-user-depth: 1025 is not",
+		"--pprof /no/such/file":   "--pprof: open /no/such/file",
+		"--svg /":                 "--svg: open /",
+		"--stack-storage-size x":  "--stack-storage-size",
+		"--follow":                "--follow needs a process",
+		"-b 0":                    "--buffer-pages",
 	})
 }
 
@@ -92,7 +94,7 @@ func TestHeader(t *testing.T) {
 
 func TestPeriod(t *testing.T) {
 	for args, want := range map[string]uint64{
-		"": 20408163, "-F 100": 1e7, "-c 5000": 5000, "-e cycles": 0, "-e cycles -c 7": 7, "-e task-clock -F 1000": 1e6,
+		"": 20408163, "-F 100": 1e7, "-c 50000": 50000, "-e cycles": 0, "-e cycles -c 7": 7, "-e task-clock -F 1000": 1e6,
 	} {
 		if got := optionsOf(t, strings.Fields(args)...).period(); got != want {
 			t.Errorf("%s: %d", args, got)
