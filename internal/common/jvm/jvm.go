@@ -73,7 +73,7 @@ func writePerfMap(ctx context.Context, pid int) error {
 		return err
 	}
 	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	return t.ask(ctx, conn)
 }
@@ -144,10 +144,19 @@ func examine(pid int) (*target, error) {
 		return nil, fmt.Errorf("%w: it is an OpenJ9 JVM", ErrNoHotSpot)
 	case !bytes.Contains(all, []byte("/libjvm.so")):
 		return nil, fmt.Errorf("%w: it has no libjvm.so", ErrNoHotSpot)
+	case t.disabled():
+		return nil, fmt.Errorf("%w that can be asked: it runs with -XX:+DisableAttachMechanism", ErrNoHotSpot)
 	case !t.handles:
 		return nil, fmt.Errorf("%w: it is still starting, or has been told by -Xrs not to handle the signal that is needed to ask it", ErrNoHotSpot)
 	}
 	return t, nil
+}
+
+// disabled reports whether the JVM was started with the option that has it answer a
+// request by printing its threads' stacks.
+func (t *target) disabled() bool {
+	args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", t.pid))
+	return err == nil && bytes.Contains(args, []byte("\x00-XX:+DisableAttachMechanism\x00"))
 }
 
 // parseStatus reads /proc/PID/status.
@@ -223,7 +232,7 @@ func (t *target) wake(ctx context.Context, handle, tmp int) error {
 		return fmt.Errorf("create its /tmp/%s: %w", name, err)
 	}
 	defer unix.Close(fd)
-	defer unix.Unlinkat(tmp, name, 0)
+	defer func() { _ = unix.Unlinkat(tmp, name, 0) }()
 	if err := unix.Fchown(fd, int(t.uid), int(t.gid)); err != nil {
 		return fmt.Errorf("give it /tmp/%s: %w", name, err)
 	}

@@ -20,7 +20,7 @@ const (
 	maxTable        = 1 << 30  // bytes of a symbol table
 	maxMiniDebug    = 16 << 20 // bytes of .gnu_debugdata, compressed
 	maxMiniDebugOut = 64 << 20 // and not
-	maxNote         = 1 << 20  // bytes of notes
+	maxNote         = 64 << 10 // bytes of notes
 	maxPLT          = 16 << 20 // bytes of code of a PLT
 )
 

@@ -164,7 +164,7 @@ func relative(e *elf.File, r io.ReaderAt, handle func(offset, addend uint64) boo
 		kind = uint64(elf.R_AARCH64_RELATIVE)
 	}
 	for _, s := range e.Sections {
-		if s.Type != elf.SHT_RELA || s.FileSize > maxTable {
+		if s.Type != elf.SHT_RELA || s.FileSize > maxTable { //nolint:misspell // ELF's own name
 			continue
 		}
 		const entry = 24

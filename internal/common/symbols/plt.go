@@ -38,7 +38,7 @@ func (b *builder) plt(f *File, r io.ReaderAt) error {
 	order := f.elf.ByteOrder
 	var starts map[uint64]symbol
 	for _, s := range f.elf.Sections {
-		if s.Type != elf.SHT_RELA {
+		if s.Type != elf.SHT_RELA { //nolint:misspell // ELF's own name
 			continue
 		}
 		in := io.NewSectionReader(r, int64(s.Offset), int64(min(s.FileSize, maxTable)))

@@ -92,7 +92,8 @@ func (b *builder) table(f *File, e *elf.File, r io.ReaderAt, kind elf.SectionTyp
 // decode reads a symbol. It is not ok if that is none of a function.
 func decode(p []byte, e *elf.File) (symbol, bool) {
 	var s symbol
-	var info, section = byte(0), uint16(0)
+	var info byte
+	var section uint16
 	if e.Class == elf.ELFCLASS32 {
 		s.name = e.ByteOrder.Uint32(p[0:])
 		s.start = uint64(e.ByteOrder.Uint32(p[4:]))

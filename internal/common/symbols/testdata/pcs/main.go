@@ -23,6 +23,10 @@ func main() {
 	}
 	out := bufio.NewWriter(os.Stdout)
 	defer out.Flush()
+	var stacks [][]uintptr
+	for range 23 {
+		stacks = append(stacks, outer())
+	}
 	for line := range strings.Lines(string(maps)) {
 		var start, end, offset uintptr
 		var prot string
@@ -31,6 +35,19 @@ func main() {
 		}
 		if !strings.Contains(line, exe) || !strings.Contains(prot, "x") {
 			continue
+		}
+		for _, stack := range stacks {
+			// The caller of leaf, which is inlined.
+			fmt.Fprintf(out, "%x", stack[0]-1-start+offset)
+			frames := runtime.CallersFrames(stack)
+			for {
+				frame, more := frames.Next()
+				fmt.Fprintf(out, "\t%s\t%s\t%d", frame.Function, frame.File, frame.Line)
+				if !more {
+					break
+				}
+			}
+			fmt.Fprintln(out)
 		}
 		for _, f := range []any{main, fmt.Sprintf, sort.Sort, strings.Fields, (*bufio.Writer).Flush, os.ReadFile, generic[int], generic[string]} {
 			entry := reflect.ValueOf(f).Pointer()
@@ -54,4 +71,23 @@ func main() {
 //go:noinline
 func generic[T any](s []T) []T {
 	return append(s, s...)
+}
+
+//go:noinline
+func outer() []uintptr {
+	return append(middle(), 0)[:4]
+}
+
+func middle() []uintptr {
+	return inner()
+}
+
+func inner() []uintptr {
+	return leaf()
+}
+
+//go:noinline
+func leaf() []uintptr {
+	stack := make([]uintptr, 8)
+	return stack[:runtime.Callers(2, stack)]
 }
