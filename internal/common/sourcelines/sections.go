@@ -33,8 +33,8 @@ type span struct{ lo, hi uint64 }
 var ErrNone = errors.New("no debugging information")
 
 // readSections maps f, whose offset and life are of no matter later. Compressed sections
-// may take up to limit bytes of memory. An alternate file is one with what others share.
-func readSections(f *os.File, limit int64, alternate bool) (*sections, error) {
+// take memory. An alternate file is one with what others share.
+func readSections(f *os.File, budget *Budget, alternate bool) (*sections, error) {
 	e, err := elf.NewFile(f)
 	if err != nil {
 		return nil, err
@@ -66,9 +66,9 @@ func readSections(f *os.File, limit int64, alternate bool) (*sections, error) {
 	}
 	for _, section := range e.Sections {
 		if section.Name == ".gnu_debugaltlink" {
-			link, err := s.contents(section, 4096)
+			link, err := s.contents(section, budget)
 			if err != nil {
-				return nil, errors.Join(err, s.close())
+				return nil, errors.Join(err, s.close(budget))
 			}
 			path, id, _ := bytes.Cut(link, []byte{0})
 			s.altPath, s.altBuildID = string(path), bytes.Clone(id)
@@ -84,15 +84,15 @@ func readSections(f *os.File, limit int64, alternate bool) (*sections, error) {
 		if into == nil || *into != nil || section.Type == elf.SHT_NOBITS {
 			continue
 		}
-		if *into, err = s.contents(section, limit-int64(s.read)); err != nil {
-			return nil, errors.Join(fmt.Errorf("read section %s: %w", section.Name, err), s.close())
+		if *into, err = s.contents(section, budget); err != nil {
+			return nil, errors.Join(fmt.Errorf("read section %s: %w", section.Name, err), s.close(budget))
 		}
 	}
 	return s, nil
 }
 
 // contents gives a section as it is mapped or, if it is compressed, a copy.
-func (s *sections) contents(section *elf.Section, limit int64) ([]byte, error) {
+func (s *sections) contents(section *elf.Section, budget *Budget) ([]byte, error) {
 	if section.Offset > uint64(len(s.mapped)) || section.FileSize > uint64(len(s.mapped))-section.Offset {
 		return nil, errors.New("it is not within the file")
 	}
@@ -113,14 +113,14 @@ func (s *sections) contents(section *elf.Section, limit int64) ([]byte, error) {
 	default:
 		return raw, nil
 	}
-	if size > uint64(max(limit, 0)) {
-		return nil, fmt.Errorf("%w: it takes %d MB when decompressed", ErrBudget, size>>20)
+	if err := budget.take(size); err != nil {
+		return nil, err
 	}
+	s.read += int(size)
 	data := make([]byte, size)
 	if _, err := io.ReadFull(r, data); err != nil {
 		return nil, err
 	}
-	s.read += len(data)
 	return data, nil
 }
 
@@ -130,7 +130,8 @@ func (s *sections) release() {
 	_ = unix.Madvise(s.mapped, unix.MADV_DONTNEED)
 }
 
-func (s *sections) close() error {
+func (s *sections) close(budget *Budget) error {
+	budget.give(s.read)
 	err := unix.Munmap(s.mapped)
 	*s = sections{}
 	return err

@@ -14,6 +14,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sort"
+	"sync"
 	"time"
 
 	"github.com/gobcc/gobcc/internal/common/symbols"
@@ -23,8 +24,9 @@ import (
 var ErrBudget = errors.New("too much debugging information")
 
 // Budget bounds what the Files that share it may take together, so that names don't take
-// longer than what they are of.
+// longer than what they are of. Files may share one from several goroutines.
 type Budget struct {
+	mu     sync.Mutex
 	memory int64 // bytes
 	left   time.Duration
 }
@@ -57,13 +59,35 @@ func (c *clock) check() bool {
 
 // spend calls f with a clock for the time that is left, and takes off what f took.
 func (b *Budget) spend(f func(*clock) error) error {
-	if b.left <= 0 {
+	b.mu.Lock()
+	left := b.left
+	b.mu.Unlock()
+	if left <= 0 {
 		return ErrBudget
 	}
 	start := time.Now()
-	err := f(&clock{deadline: start.Add(b.left)})
+	err := f(&clock{deadline: start.Add(left)})
+	b.mu.Lock()
 	b.left -= time.Since(start)
+	b.mu.Unlock()
 	return err
+}
+
+// take allows bytes of memory, until they are given back.
+func (b *Budget) take(bytes uint64) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if bytes > uint64(max(b.memory, 0)) {
+		return fmt.Errorf("%w: it takes %d MB when decompressed", ErrBudget, bytes>>20)
+	}
+	b.memory -= int64(bytes)
+	return nil
+}
+
+func (b *Budget) give(bytes int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.memory += int64(bytes)
 }
 
 // Options say how a File is read.
@@ -223,10 +247,9 @@ func (f *File) placeUnits(clock *clock) error {
 }
 
 func (d *data) open(f *os.File, budget *Budget, alternate bool) (err error) {
-	if d.sections, err = readSections(f, budget.memory, alternate); err != nil {
+	if d.sections, err = readSections(f, budget, alternate); err != nil {
 		return err
 	}
-	budget.memory -= int64(d.read)
 	d.units, _ = readUnits(d.info)
 	return nil
 }
@@ -261,8 +284,7 @@ func (f *File) Close() error {
 	var errs []error
 	for d := &f.main; d != nil; d = d.alt {
 		if d.sections != nil && d.mapped != nil {
-			f.budget.memory += int64(d.read)
-			errs = append(errs, d.close())
+			errs = append(errs, d.close(f.budget))
 		}
 	}
 	*f = File{budget: f.budget}

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -267,8 +268,8 @@ func TestAgainstSymbolizer(t *testing.T) {
 		{"gcc C++ link time", programCXX, "cc", "g++ -g -O2 -flto -o p p.cc", 1, 3000, 2000},
 		{"clang C++", programCXX, "cc", "clang++-19 -g -O2 -o p p.cc", 1, 4000, 2500},
 		{"clang C++ DWARF 4", programCXX, "cc", "clang++-19 -g -gdwarf-4 -O3 -o p p.cc", 1, 4000, 2500},
-		{"Rust", programRust, "rs", "rustc -g -O p.rs", 7, 10000, 5000},
-		{"Go", programGo, "go", "go build -o p p.go", 31, 10000, 3000},
+		{"Rust", programRust, "rs", "rustc -g -O p.rs", 23, 3000, 2000},
+		{"Go", programGo, "go", "go build -o p p.go", 97, 4000, 1000},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -402,6 +403,38 @@ func TestLine(t *testing.T) {
 	}
 }
 
+// TestShared reads files at a time with one budget.
+func TestShared(t *testing.T) {
+	need(t, "gcc")
+	p := build(t, programC, "c", "gcc -g -gz -O2 -o p p.c")
+	outer := symbol(t, p, "outer")
+	b := NewBudget(1<<20, time.Minute)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			f, err := os.Open(p)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer f.Close()
+			file, err := Open(f, b, Options{})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer file.Close()
+			if lines, err := file.Lines(outer); len(lines) == 0 || err != nil {
+				t.Errorf("%v, %v", lines, err)
+			}
+		})
+	}
+	wg.Wait()
+	if b.memory != 1<<20 || b.left >= time.Minute {
+		t.Errorf("%d bytes and %v are left", b.memory, b.left)
+	}
+}
+
 func TestBudget(t *testing.T) {
 	need(t, "gcc")
 	p := build(t, programC, "c", "gcc -g -gz -O2 -o p p.c")
@@ -477,7 +510,7 @@ func TestDamage(t *testing.T) {
 		e.Close()
 		random := rand.New(rand.NewPCG(1, 2))
 		read := 0
-		for range 300 {
+		for range 100 {
 			data := bytes.Clone(good)
 			for range 1 + random.IntN(4) {
 				s := debug[random.IntN(len(debug))]
@@ -502,7 +535,7 @@ func TestDamage(t *testing.T) {
 			}
 			file.Close()
 		}
-		if read < 300*len(addrs)/4 {
+		if read < 100*len(addrs)/4 {
 			t.Errorf("%s: only %d addresses have lines", command, read)
 		}
 	}
@@ -518,7 +551,7 @@ func FuzzSections(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		s, err := readSections(file, 0, false)
+		s, err := readSections(file, NewBudget(0, 0), false)
 		if err != nil {
 			f.Fatal(err)
 		}
