@@ -20,6 +20,11 @@ func run(ctx context.Context, env *cli.Env) error {
 		return err
 	}
 	args, command := cli.Command(fs)
+	if opts.replay != "" {
+		if err := opts.checkReplay(args, command); err != nil {
+			return err
+		}
+	}
 	if err := opts.check(args); err != nil {
 		return err
 	}

@@ -53,6 +53,10 @@ func TestBadUsage(t *testing.T) {
 		"--stack-storage-size x":  "--stack-storage-size",
 		"--follow":                "--follow needs a process",
 		"-b 0":                    "--buffer-pages",
+		"--replay x 5":            "--replay samples nothing: it takes no duration",
+		"--replay x -F 5":         "--replay samples nothing: it does not take --frequency",
+		"--replay /no/such/file":  "--replay: open /no/such/file",
+		"--save-raw /no/such/f":   "--save-raw: open /no/such/f",
 	})
 }
 

@@ -18,7 +18,17 @@ it is interrupted; then it writes each stack with the number of its samples.
 Without other options it writes stacks as text, the function at work first, those
 with the most samples last. -f writes folded stacks for flamegraph.pl; --pprof,
 --svg and --script write files, several in one run if wanted, and then there is no
-text.
+text. All are made of the same samples.
+
+--pprof has an address, a build id and the functions for each frame; its labels pid, tid,
+comm, thread, exe, cgroup, container and unwind tell samples apart: pprof -tagroot comm.
+(pprof takes what begins with a digit for a range: -tagfocus container=^0123.) --svg is a
+picture for a browser, in which arrow keys, Enter, / and i move, zoom, search and turn it
+over; without scripts it is a still picture. --script is what FlameScope reads.
+
+--save-raw records what came from the kernel, and the names that were found for it.
+--replay FILE with -f, --json, --pprof, --svg or --script, or without for the text, then
+writes what the run itself would have, on any machine and with no privileges.
 
 Nothing is counted in a table that could be full: each sample comes to the tool.
 How many there were, and what became of them, is said at the end on standard error:
@@ -47,6 +57,8 @@ the kernel. The tool's own samples are never shown.`,
 		{Command: "profile -F 99 -p 185 30", Text: "Sample one process, 99 times a second"},
 		{Command: "profile -K -a 5", Text: "Show what the kernel does"},
 		{Command: "profile -e page-faults -c 1 -- ls", Text: "Show where a command causes page faults"},
+		{Command: "profile --save-raw run.raw 60", Text: "Record a minute, to look at it elsewhere"},
+		{Command: "profile --replay run.raw --svg cpu.svg", Text: "Draw the flame graph of what was recorded"},
 		{Command: "profile --pprof - -- make | go tool pprof -top -", Text: "Show what a command and its children spend their time on"},
 	},
 	Overhead: `By the kernel's own statistics (--stats), which cost a little themselves, the
@@ -63,6 +75,12 @@ machines that have it.
 
 The kernel cuts stacks at kernel.perf_event_max_stack frames (127), those of user space
 too, whatever --max-user-depth says.
+
+In a container with a pid namespace of its own, processes outside of it have the pid 0,
+and no names but their comm: nothing tells what they have mapped.
+
+More than 20,000 samples a second by a clock are refused: nothing in the kernel holds back
+a timer, and a machine does nothing else at 100,000.
 
 Where the kernel skips a sample since another BPF program of the same kind runs on the
 CPU, it does not say so.`,
@@ -88,4 +106,23 @@ var jsonKeys = []manpage.Key{
 	{Name: "unwind", Type: "string", Text: "how the user stack came out: \"none\", \"frame-pointers\", \"depth\" if it was cut, or \"fault\" if it could not be read"},
 	{Name: "kernel_stack", Type: "array of objects", Text: "functions of the kernel, that at work first"},
 	{Name: "user_stack", Type: "array of objects", Text: "those of user space"},
+	{Name: "kernel_stack[].function", Type: "string", Text: "name of a function, in both stacks; linkage is there where linkers know it by another"},
+	{Name: "kernel_stack[].type", Type: "string", Text: "\"kernel\", \"user\", \"jit\" for what a runtime made, or \"unknown\""},
+	{Name: "kernel_stack[].inlined", Type: "boolean", Text: "whether it was made part of the function after it, at the same address"},
+	{Name: "kernel_stack[].address", Type: "string", Text: "hexadecimal; in a file, the file's own (ELF) address; of a caller, the last byte of its call"},
+	{Name: "kernel_stack[].file", Type: "string", Text: "what it was mapped from, with build_id if it has one; not there for memory of no file"},
+	{Name: "kernel_stack[].source", Type: "string", Text: "source file, with line, where they are known"},
+	{Name: "time", Type: "string", Text: "with \"run\": when the sampling began"},
+	{Name: "duration_ns", Type: "integer", Text: "with \"run\": for how long it went"},
+	{Name: "command", Type: "array of strings", Text: "with \"run\": the tool's command line"},
+	{Name: "version, kernel", Type: "string", Text: "with \"run\": the tool's version, and the kernel's release"},
+	{Name: "cpus", Type: "integer", Text: "with \"run\": how many were sampled"},
+	{Name: "event, unit", Type: "string", Text: "with \"run\": what was sampled by, and what period is in: \"nanoseconds\" or \"count\""},
+	{Name: "period", Type: "integer", Text: "with \"run\": what is between two samples of a CPU; 0 if it varied"},
+	{Name: "hertz", Type: "integer", Text: "with \"run\": the frequency, or 0 with -c"},
+	{Name: "taken, shown, idle, filtered, lost", Type: "integer", Text: "with \"run\": all samples, and what became of them: taken is the sum of the others"},
+	{Name: "causes", Type: "object", Text: "with \"run\": how many were lost, by cause"},
+	{Name: "possibly_lost", Type: "integer", Text: "with \"run\": events that may have been lost"},
+	{Name: "throttled", Type: "integer", Text: "with \"run\": how often the kernel held back the sampling"},
+	{Name: "unwinds", Type: "object", Text: "with \"run\": samples shown, by how the user stack came out, as in unwind"},
 }

@@ -19,6 +19,7 @@ type report struct {
 	Hertz    uint64   // 0 if a period was asked for
 	Start    time.Time
 	Duration time.Duration
+	Header   string // what the text begins with
 
 	Totals  totals
 	Files   []*mapped // those that frames are in, in the order of first use

@@ -123,9 +123,6 @@ func (o *options) check(args []string) error {
 	if o.userDepth == 0 || o.userDepth > maxUserDepth {
 		return cli.BadUse("--max-user-depth: %d is not from 1 to %d", o.userDepth, maxUserDepth)
 	}
-	if o.replay != "" && (len(args) > 0 || o.outputs.saveRaw != "") {
-		return cli.BadUse("--replay samples nothing: it takes no duration, and not --save-raw")
-	}
 	if o.debuginfod {
 		client, err := debuginfod.New(os.Getenv)
 		if err != nil {
@@ -142,6 +139,23 @@ func (o *options) check(args []string) error {
 		}
 	}
 	return nil
+}
+
+// replayFlags are those that tell what is to be written, and not what is to be sampled.
+var replayFlags = []string{"replay", "folded", "delimited", "annotations", "address", "json", "quiet", "pprof", "svg", "script"}
+
+// checkReplay refuses what would have no effect on a run that is over.
+func (o *options) checkReplay(args, command []string) error {
+	if len(args) > 0 || len(command) > 0 {
+		return cli.BadUse("--replay samples nothing: it takes no duration and no command")
+	}
+	var err error
+	o.fs.Visit(func(f *pflag.Flag) {
+		if err == nil && !slices.Contains(replayFlags, f.Name) {
+			err = cli.BadUse("--replay samples nothing: it does not take --%s", f.Name)
+		}
+	})
+	return err
 }
 
 func (o *options) checkRate() error {

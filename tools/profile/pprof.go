@@ -60,17 +60,23 @@ func pprofOf(r *report) *profile.Profile {
 	return p
 }
 
-// mainFirst gives the files with a program first, where there is one: pprof takes the
-// first mapping for the program that the profile is of.
+// mainFirst gives the files, with the program that has the most samples first: pprof
+// takes the first mapping for the program that the profile is of.
 func mainFirst(r *report) []*mapped {
+	counts := map[string]uint64{}
 	for _, s := range r.Stacks {
-		for i, m := range r.Files {
-			if s.Process.Exe != "" && m.Path == s.Process.Exe {
-				return slices.Concat([]*mapped{m}, r.Files[:i], r.Files[i+1:])
-			}
+		counts[s.Process.Exe] += s.Count
+	}
+	main, most := 0, uint64(0)
+	for i, m := range r.Files {
+		if n := counts[m.Path]; n > most {
+			main, most = i, n
 		}
 	}
-	return r.Files
+	if most == 0 {
+		return r.Files
+	}
+	return slices.Concat(r.Files[main:main+1], r.Files[:main], r.Files[main+1:])
 }
 
 // labels are what pprof can take samples apart by: -tagroot comm, -tagfocus pid=1.

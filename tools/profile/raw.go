@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"compress/gzip"
 	"encoding/binary"
 	"errors"
@@ -42,7 +43,8 @@ const (
 	rawThings = 1 << 22 // processes, frames, files, arguments
 )
 
-// recorder writes a recording.
+// recorder writes a recording. Once it can't be written, as the disk is full, the run goes
+// on for what else it is to write, and end tells of it.
 type recorder struct {
 	codec
 	compressed *gzip.Writer
@@ -69,7 +71,7 @@ func newRecorder(w io.Writer, r *report) (*recorder, error) {
 func (rec *recorder) record(r *perfevent.Record) error {
 	rec.part(partRecord)
 	rec.perfRecord(r)
-	return rec.err
+	return nil
 }
 
 // sample writes a sample, when the engine has found out what it is of. What these are
@@ -85,7 +87,7 @@ func (rec *recorder) sample(s *sample, p *process, kernel, user []*frame) error 
 			rec.uint(&n)
 		}
 	}
-	return rec.err
+	return nil
 }
 
 // end writes what was found out, and all that is not written yet. The caller closes the
@@ -93,10 +95,10 @@ func (rec *recorder) sample(s *sample, p *process, kernel, user []*frame) error 
 func (rec *recorder) end(r *report) error {
 	rec.part(partEnd)
 	rec.tail(r, &rec.processes.list, &rec.frames.list)
-	if rec.err != nil {
-		return rec.err
+	if err := cmp.Or(rec.err, rec.w.Flush(), rec.compressed.Close()); err != nil {
+		return fmt.Errorf("record the run: %w", err)
 	}
-	return errors.Join(rec.w.Flush(), rec.compressed.Close())
+	return nil
 }
 
 // numbers are given to things in the order in which they come.
@@ -251,6 +253,7 @@ func (c *codec) head(r *report) {
 	items(c, &r.Command, rawThings, c.string)
 	c.string(&r.Version)
 	c.string(&r.Kernel)
+	c.string(&r.Header)
 	number(c, &r.CPUs)
 	c.string(&r.Event)
 	c.string(&r.Unit)

@@ -4,10 +4,12 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"fmt"
 	"io"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/gobcc/gobcc/internal/common/perfevent"
@@ -155,7 +157,7 @@ func TestRecordingFields(t *testing.T) {
 func TestRecordingReport(t *testing.T) {
 	r := testReport()
 	in := report{Command: r.Command, Version: r.Version, Kernel: r.Kernel, CPUs: r.CPUs, Event: r.Event, Unit: r.Unit, Period: r.Period,
-		Hertz: r.Hertz, Start: r.Start, Duration: r.Duration, Totals: r.Totals, Files: r.Files}
+		Hertz: r.Hertz, Header: "a header", Start: r.Start, Duration: r.Duration, Totals: r.Totals, Files: r.Files}
 	in.Totals.Unwinds = nil // the counter's
 	var frames numbers[frame]
 	for _, s := range r.Stacks {
@@ -193,6 +195,35 @@ func roundTrip(t *testing.T, write, read func(c *codec)) {
 	}
 }
 
+// full takes so many bytes and no more.
+type full int
+
+func (f *full) Write(p []byte) (int, error) {
+	if *f -= full(len(p)); *f < 0 {
+		return 0, syscall.ENOSPC
+	}
+	return len(p), nil
+}
+
+// TestRecordingFull records to a disk that is soon full: the run goes on.
+func TestRecordingFull(t *testing.T) {
+	r := testReport()
+	for _, room := range []full{0, 20, 5000} {
+		rec, err := newRecorder(&room, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range uint64(100_000) {
+			if err := rec.sample(&sample{Time: i * i * i, TID: uint32(i), Comm: fmt.Sprint(i)}, r.Stacks[0].Process, nil, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := rec.end(r); !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("%v", err)
+		}
+	}
+}
+
 func TestRecordingBad(t *testing.T) {
 	raw, _ := recordingOf(t, testReport())
 	packed := func(s string) string {
@@ -206,7 +237,7 @@ func TestRecordingBad(t *testing.T) {
 		}
 		return b.String()
 	}
-	head := rawMagic + "\x01" + strings.Repeat("\x00", 9) // nothing is known
+	head := rawMagic + "\x01" + strings.Repeat("\x00", 10) // nothing is known
 	for name, test := range map[string]struct{ in, want string }{
 		"nothing":         {"", "no recording of profile's"},
 		"something else":  {packed("PERFILE2 and so on and so on"), "no recording of profile's"},

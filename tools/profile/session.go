@@ -212,7 +212,7 @@ func (p *session) finish(r *trace.Run) error {
 		return err
 	}
 	r.Shown = rep.Totals.Shown
-	if err := errors.Join(p.endRecording(rep), p.write(r.Out, rep)); err != nil {
+	if err := errors.Join(p.endRecording(rep), p.write(r.Out, rep), r.Out.Flush()); err != nil {
 		return err
 	}
 	if !p.opts.quiet {
@@ -226,7 +226,7 @@ func (p *session) report() *report {
 	rep := &report{
 		Command: append([]string{p.env.Name}, p.env.Args...), Version: cli.Version(),
 		Event: p.opts.event.Name, Unit: p.opts.event.Unit(), Period: p.opts.period(),
-		Hertz: p.opts.rate.Hertz, Start: p.began,
+		Hertz: p.opts.rate.Hertz, Start: p.began, Header: p.opts.header(len(p.command) > 0),
 	}
 	if v, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
 		rep.Kernel = strings.TrimSpace(string(v))
@@ -329,6 +329,11 @@ func (p *session) replay(path string) error {
 	rep, err := readRecording(f, p.opts.outputs.wantMoments())
 	if err != nil {
 		return fmt.Errorf("--replay %s: %w", path, err)
+	}
+	if p.writesText() {
+		if _, err := io.WriteString(p.env.Stdout, rep.Header+"\n"); err != nil {
+			return err
+		}
 	}
 	return p.write(p.env.Stdout, rep)
 }
