@@ -76,6 +76,12 @@ machines that have it.
 The kernel cuts stacks at kernel.perf_event_max_stack frames (127), those of user space
 too, whatever --max-user-depth says.
 
+In a container with a pid namespace of its own, processes outside of it have the pid 0,
+and no names but their comm: nothing tells what they have mapped.
+
+More than 20,000 samples a second by a clock are refused: nothing in the kernel holds back
+a timer, and a machine does nothing else at 100,000.
+
 Where the kernel skips a sample since another BPF program of the same kind runs on the
 CPU, it does not say so.`,
 	Requirements: `Linux 5.10 or later with BTF (or --btf). Root, or CAP_BPF and CAP_PERFMON; CAP_SYSLOG

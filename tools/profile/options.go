@@ -50,6 +50,9 @@ const (
 	defaultHertz     = 49
 	defaultUserDepth = 256
 	maxUserDepth     = 1024 // MAX_USER_FRAMES
+	// maxClockHertz is how many samples a second and CPU a timer may take: nothing in the
+	// kernel holds back timers, and at 100,000 a machine does nothing else any more.
+	maxClockHertz = 20_000
 )
 
 // defineFlags defines the flags in the order of the manual.
@@ -168,11 +171,17 @@ func (o *options) checkRate() error {
 		if o.rate.Period == 0 {
 			return cli.BadUse("-c: a sample each 0 events can't be taken")
 		}
+		if least := uint64(time.Second) / maxClockHertz; event.Clock() && o.rate.Period < least {
+			return cli.BadUse("-c: a sample each %d nanoseconds would leave the CPUs no time for anything else: %d at least", o.rate.Period, least)
+		}
 		o.rate.Hertz = 0
 		return nil
 	}
 	if o.rate.Hertz == 0 {
 		return cli.BadUse("-F: no samples a second are none")
+	}
+	if event.Clock() && o.rate.Hertz > maxClockHertz {
+		return cli.BadUse("-F: %d samples a second would leave the CPUs no time for anything else: %d at most", o.rate.Hertz, maxClockHertz)
 	}
 	most, err := perfevent.MaxHertz()
 	if err != nil {

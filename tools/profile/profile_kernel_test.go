@@ -54,6 +54,10 @@ func touchNewPages(pages int) error {
 	return unix.Munmap(mem)
 }
 
+// The code of touch may be in a page that nothing has run in yet, which is a fault too: it
+// is to be one that no test counts.
+func init() { touch(make([]byte, 1), 1) }
+
 //go:noinline
 func touch(mem []byte, size int) {
 	for i := 0; i < len(mem); i += size {
@@ -166,7 +170,8 @@ func count(stacks []object, match func(object) bool) (n uint64) {
 }
 
 func touching(s object) bool {
-	return slices.ContainsFunc(s.User, func(f jsonFunction) bool { return strings.HasSuffix(f.Function, ".touch") })
+	return has(s.User, ".touchNewPages") &&
+		slices.ContainsFunc(s.User, func(f jsonFunction) bool { return strings.HasSuffix(f.Function, ".touch") })
 }
 
 // slower gives a tenth of n where the machine is that much slower.
@@ -217,7 +222,8 @@ func TestKernelRepeats(t *testing.T) {
 	const many = 100 * faults
 	child.Do(fmt.Sprint(many), "-1")
 	stacks, run := objects(t, tool.Stop())
-	if n := count(stacks, touching); n != many || run.Lost != 0 {
+	// The kernel takes a page away again here and there, so that it faults twice.
+	if n := count(stacks, touching); n < many || n > many+faults || run.Lost != 0 {
 		t.Errorf("%d samples of %d: %+v", n, many, run)
 	}
 	text, err := os.ReadFile(script)

@@ -115,7 +115,10 @@ func newSession(o *options, env *cli.Env, command []string) *session {
 	return p
 }
 
-func (p *session) say(text string) { fmt.Fprintf(p.env.Stderr, "%s: %s\n", p.env.Name, text) }
+// say prints a remark. Paths in it are the choice of who is sampled.
+func (p *session) say(text string) {
+	fmt.Fprintf(p.env.Stderr, "%s: %s\n", p.env.Name, output.AppendEscaped(nil, []byte(text)))
+}
 
 // writesText reports whether standard output gets the stacks as BCC writes them.
 func (p *session) writesText() bool {
