@@ -12,6 +12,7 @@ import (
 type counter struct {
 	keepMoments bool
 
+	room    int // bytes that stacks and moments may still take, about
 	stacks  map[string]*stack
 	moments []moment
 	shown   uint64
@@ -19,12 +20,23 @@ type counter struct {
 	key     []byte
 }
 
+// What stacks and moments may take: the fastest sampling of stacks that are all different
+// would need gigabytes within a minute. What a stack takes beside its frames is measured: the
+// map's entry with its key, and the struct.
+const (
+	stacksMemory = 512 << 20
+	stackSize    = 256
+	frameSize    = 16 // its pointer, in the stack and in the key
+	momentSize   = int(unsafe.Sizeof(moment{}))
+)
+
 func newCounter(keepMoments bool) *counter {
-	return &counter{keepMoments: keepMoments, stacks: map[string]*stack{}, unwinds: map[status]uint64{}}
+	return &counter{room: stacksMemory, keepMoments: keepMoments, stacks: map[string]*stack{}, unwinds: map[status]uint64{}}
 }
 
-// add counts a sample. Equal frames and processes are the same pointers.
-func (c *counter) add(s *sample, p *process, kernel, user []*frame) {
+// add counts a sample, and reports whether there was room for it. Equal frames and
+// processes are the same pointers.
+func (c *counter) add(s *sample, p *process, kernel, user []*frame) bool {
 	key := binary.NativeEndian.AppendUint64(c.key[:0], uint64(uintptr(unsafe.Pointer(p))))
 	key = binary.NativeEndian.AppendUint32(key, s.TID)
 	key = binary.NativeEndian.AppendUint32(key, uint32(len(kernel)))
@@ -37,8 +49,19 @@ func (c *counter) add(s *sample, p *process, kernel, user []*frame) {
 	key = append(key, s.Comm...)
 	c.key = key
 	st := c.stacks[string(key)]
+	need := 0
 	if st == nil {
-		st = &stack{Process: p, TID: s.TID, Comm: s.Comm, Kernel: kernel, User: user, Status: s.Status}
+		need = stackSize + frameSize*(len(kernel)+len(user))
+	}
+	if c.keepMoments {
+		need += momentSize
+	}
+	if need > c.room {
+		return false
+	}
+	c.room -= need
+	if st == nil {
+		st = &stack{Process: p, TID: s.TID, Comm: s.Comm, Kernel: kernel, User: user, Status: s.Status, number: len(c.stacks)}
 		c.stacks[string(key)] = st
 	}
 	st.Count++
@@ -47,6 +70,7 @@ func (c *counter) add(s *sample, p *process, kernel, user []*frame) {
 	if c.keepMoments {
 		c.moments = append(c.moments, moment{Time: s.Time, CPU: s.CPU, Stack: st})
 	}
+	return true
 }
 
 // fill puts what was counted into a report. The frames are to have their names by then.
@@ -61,7 +85,8 @@ func (c *counter) fill(r *report) {
 	r.Totals.Unwinds = c.unwinds
 }
 
-// compareStacks orders by comm, pid, tid and frames from the root on.
+// compareStacks orders by comm, pid, tid and frames from the root on, and last by which was
+// seen first.
 func compareStacks(a, b *stack) int {
 	return cmp.Or(
 		strings.Compare(a.Comm, b.Comm),
@@ -70,6 +95,7 @@ func compareStacks(a, b *stack) int {
 		compareFrames(a.User, b.User),
 		compareFrames(a.Kernel, b.Kernel),
 		cmp.Compare(a.Status, b.Status),
+		cmp.Compare(a.number, b.number), // one pid may have been two processes
 	)
 }
 

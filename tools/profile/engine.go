@@ -37,6 +37,7 @@ type engine struct {
 	// its program, or 0.
 	command uint32
 	early   uint64 // samples that were of none
+	crowded uint64 // samples that there was no room for
 	// generated is called for a process that runs code which it made itself.
 	generated func(*mappings.Process)
 
@@ -232,12 +233,15 @@ func (e *engine) sample(s *sample) error {
 	for i, addr := range s.User {
 		user[i] = e.user(owner, addr-caller(i))
 	}
+	if !e.counter.add(s, p, kernel, user) {
+		e.crowded++
+		return nil
+	}
 	if e.recorder != nil {
 		if err := e.recorder.sample(s, p, kernel, user); err != nil {
 			return err
 		}
 	}
-	e.counter.add(s, p, kernel, user)
 	return nil
 }
 

@@ -109,6 +109,24 @@ func TestEngineCommand(t *testing.T) {
 	}
 }
 
+func TestEngineFull(t *testing.T) {
+	e := testEngine()
+	e.counter.room = 2*(stackSize+2*frameSize) + 5*momentSize
+	for i := range uint64(23) {
+		stack := []uint64{0xffffffff81000010, 0xffffffff81000020 + i/2}
+		if err := e.handle(bytesOf(bpfEvent{TimeNs: i, Slot: noSlot, KernelFrames: 2}, stack...)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := e.advance(1 << 62); err != nil {
+		t.Fatal(err)
+	}
+	// Two samples each of two stacks; there is no room for a third.
+	if e.counter.shown != 4 || e.crowded != 19 || len(e.counter.stacks) != 2 {
+		t.Errorf("%d shown of %d stacks, %d that there was no room for", e.counter.shown, len(e.counter.stacks), e.crowded)
+	}
+}
+
 func TestShortRecords(t *testing.T) {
 	whole := bytesOf(bpfEvent{Slot: noSlot, KernelFrames: 1, UserFrames: 2}, 1, 2, 3)
 	for n := range whole {

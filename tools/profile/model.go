@@ -57,6 +57,8 @@ type stack struct {
 	User    []*frame // leaf first
 	Status  status
 	Count   uint64
+
+	number int // of its first sight
 }
 
 // frame is an address of a stack and what is known of it. Equal ones are the same.

@@ -5,7 +5,9 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_tracing.h>
 
-#define OWN_LOST_CAUSES LOST_RING_BUSY, /* the ring buffer was held by another CPU, too often */
+#define OWN_LOST_CAUSES                                                                    \
+	LOST_RING_BUSY,		  /* the ring buffer was held by another CPU, too often */ \
+		LOST_STACKS_FULL, /* user space has no memory for more, and counts them itself */
 #include "events.bpf.h"
 #include "filter.bpf.h"
 #include "follow.bpf.h"

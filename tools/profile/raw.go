@@ -186,7 +186,9 @@ func countRecording(replay func(io.Reader, replayed) (*report, error), in io.Rea
 	r, err := replay(in, replayed{
 		record: func(*perfevent.Record) error { return nil },
 		sample: func(s *sample, p *process, kernel, user []*frame) error {
-			c.add(s, p, kernel, user)
+			if !c.add(s, p, kernel, user) {
+				return errors.New("it has more stacks than there is memory for")
+			}
 			return nil
 		},
 	})

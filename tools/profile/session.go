@@ -248,6 +248,9 @@ func (p *session) account(r *trace.Run, t *totals) error {
 	}
 	t.Taken, t.Idle = fate(bpfFateFATE_TAKEN), fate(bpfFateFATE_IDLE)
 	t.Filtered = fate(bpfFateFATE_FILTERED) + p.engine.early
+	if n := p.engine.crowded; n > 0 {
+		r.Lose("stacks_full", n)
+	}
 	lost, err := r.Lost()
 	if err != nil {
 		return err

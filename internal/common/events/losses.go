@@ -21,6 +21,7 @@ var texts = map[string]string{
 	"requests_full": "too many requests under way",
 	"keys_full":     "too many disks, operations, cgroups or comms to tell apart",
 	"end_unseen":    "the end of a request or bio was not seen",
+	"stacks_full":   "no memory for more stacks",
 	"too_deep":      "a bio was handed on by too many devices",
 }
 
