@@ -81,11 +81,12 @@ func defineFlags(fs *pflag.FlagSet) *options {
 	fs.BoolVarP(&o.kernelOnly, "kernel-stacks-only", "K", false, "only kernel stacks")
 	fs.BoolVarP(&o.idle, "include-idle", "I", false, "idle CPUs, too")
 	fs.IntVarP(&o.cpu, "cpu", "C", -1, "only the `CPU` with this number")
+	fs.Lookup("cpu").DefValue = "" // which is all
 	fs.VarP(&o.tids, "tid", "L", "only the threads `TID`[,TID...] (repeatable)")
 	manual.Completes(fs, "tid", manual.PID)
 
-	fs.UintVar(&o.stackSize, "stack-storage-size", 0, "as in BCC: taken, and not needed, as no table of stacks can be full (`N`)")
-	fs.UintVar(&o.hashSize, "hash-storage-size", 0, "likewise (`N`)")
+	fs.UintVar(&o.stackSize, "stack-storage-size", 0, "room for `N` stacks, as in BCC: taken, and not needed, as there is no table that could be full")
+	fs.UintVar(&o.hashSize, "hash-storage-size", 0, "room for `N` counts, likewise")
 
 	o.Options = trace.Flags(fs)
 	o.Filter.PIDFlag("p")

@@ -16,7 +16,7 @@ var expectedSkips = []struct {
 	},
 	{
 		// They have few modules.
-		test:   regexp.MustCompile(`^TestKernel(Operations|Latency|Split|Errors|Gone|Intervals|Writeback|Parts|Crowded)$`),
+		test:   regexp.MustCompile(`^TestKernel(Bios|BiosOfLoop|BioErrors|Unissued|Latency|Split|Errors|Gone|GoneAtWork|Crowded|Writeback|Zones|Merged|Requeued|Timeout)(/|$)`),
 		reason: regexp.MustCompile(`SKIPPED: the module (null_blk|scsi_debug) is not loaded here`),
 	},
 	{
