@@ -211,7 +211,7 @@ func TestKernelStartStop(t *testing.T) {
 	if livetest.Guest() {
 		rounds, atOnce, pause = 1, 2, 5*time.Millisecond
 	}
-	livetest.EachMode(t, func(t *testing.T, mode string) {
+	livetest.EachModeOrOne(t, "kprobe", func(t *testing.T, mode string) {
 		var over atomic.Bool
 		var opened atomic.Uint64
 		done := make(chan struct{})

@@ -57,9 +57,25 @@ func Modes(t testing.TB, args ...string) map[string]ModeReport {
 // are as in Modes.
 func EachMode(t *testing.T, test func(t *testing.T, mode string), args ...string) {
 	t.Helper()
+	inModes(t, test, []string{"fentry", "kprobe", "tracepoint"}, args...)
+}
+
+// EachModeOrOne is EachMode for a test of something that one mode is the hardest for: in
+// an emulated guest, where all modes would take long, only that one is tested.
+func EachModeOrOne(t *testing.T, hardest string, test func(t *testing.T, mode string)) {
+	t.Helper()
+	if Guest() {
+		inModes(t, test, []string{hardest})
+		return
+	}
+	EachMode(t, test)
+}
+
+func inModes(t *testing.T, test func(t *testing.T, mode string), list []string, args ...string) {
+	t.Helper()
 	Need(t)
 	modes := Modes(t, args...)
-	for _, mode := range []string{"fentry", "kprobe", "tracepoint"} {
+	for _, mode := range list {
 		t.Run(mode, func(t *testing.T) {
 			if m := modes[mode]; !m.OK {
 				t.Skipf("SKIPPED: this kernel has no %s mode: %s", mode, m.Reason)
