@@ -133,6 +133,7 @@ type group struct {
 	mapped  *mapped // nil if they are in none
 	root    string  // directory, of a process that has the file mapped; empty if not known
 	problem error
+	notes   []string // what is missing in its source lines
 }
 
 // name names all frames of an engine, and gives the files that they are in.
@@ -357,7 +358,12 @@ func (n *namer) addLines(g *group, f *os.File) error {
 	if err != nil {
 		return err
 	}
-	defer file.Close()
+	defer func() {
+		for _, note := range file.Notes() {
+			g.notes = append(g.notes, "--lines: "+g.mapped.Path+": "+note)
+		}
+		file.Close()
+	}()
 	frames := slices.Clone(g.frames)
 	slices.SortFunc(frames, func(a, b located) int { return cmp.Compare(a.Address, b.Address) })
 	for _, f := range frames {
@@ -444,7 +450,7 @@ func (g *group) unnamed(f located) string {
 // maxProblems is how many files are named at most that could not be read, and so on.
 const maxProblems = 5
 
-// sayProblems says why names are missing.
+// sayProblems says why names are missing, or source lines.
 func (n *namer) sayProblems(groups []*group) {
 	var texts []string
 	for _, g := range groups {
@@ -456,6 +462,15 @@ func (n *namer) sayProblems(groups []*group) {
 		}
 	}
 	n.sayList(texts, "no names, for similar reasons, in %d more files")
+	var notes []string
+	for _, g := range groups {
+		for _, note := range g.notes {
+			if !slices.Contains(notes, note) { // a file may have been replaced by a like one
+				notes = append(notes, note)
+			}
+		}
+	}
+	n.sayList(notes, "--lines: %d more such remarks on files")
 }
 
 // sayList says the first texts, and how many more there are.

@@ -35,6 +35,16 @@ func TestAskNoJVM(t *testing.T) {
 	n.askJVMs()
 }
 
+// TestNotes says once what is missing in a file.
+func TestNotes(t *testing.T) {
+	var said []string
+	n := &namer{say: func(text string) { said = append(said, text) }}
+	n.sayProblems([]*group{{notes: []string{"a", "b"}}, {}, {notes: []string{"a"}}})
+	if !slices.Equal(said, []string{"a", "b"}) {
+		t.Errorf("it said %q", said)
+	}
+}
+
 func TestSayList(t *testing.T) {
 	for _, test := range []struct {
 		texts int
