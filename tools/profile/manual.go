@@ -41,7 +41,10 @@ ran for a moment only. Where no name is known, a frame says what is: [libfoo.so+
 [anon] for code that a process made itself, [unknown].
 
 Code that a runtime made (Node, Java, Python) has names if it writes
-/tmp/perf-PID.map.
+/tmp/perf-PID.map. A HotSpot JVM of 17 or later does when it is asked to:
+--java-perfmap asks those that were sampled, when the sampling is over and for two
+seconds at most. It has them write that file, so it is not done unless wanted. One
+that has ended can't be asked. Java needs -XX:+PreserveFramePointer for whole stacks.
 
 --save-raw records the samples of a run with all that they were found to be, and
 --replay writes any output of it later, and anywhere, as root or not.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"runtime"
@@ -14,7 +15,10 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/gobcc/gobcc/internal/common/debuginfod"
+	"github.com/gobcc/gobcc/internal/common/jvm"
 	"github.com/gobcc/gobcc/internal/common/mappings"
 	"github.com/gobcc/gobcc/internal/common/sourcelines"
 	"github.com/gobcc/gobcc/internal/common/symbols"
@@ -34,11 +38,14 @@ type namer struct {
 	problem  error // why there is no kernel
 	reading  sync.WaitGroup
 	perfMaps map[*mappings.Process]*symbols.PerfMapFile
+	javaMaps bool           // JVMs are to be asked for theirs
+	handles  map[uint32]int // pidfds of what has perfMaps, by pid; only with javaMaps
 }
 
 // start begins to read the names of the kernel, which takes a while.
 func (n *namer) start() {
 	n.perfMaps = map[*mappings.Process]*symbols.PerfMapFile{}
+	n.handles = map[uint32]int{}
 	n.reading.Go(func() { n.kernel, n.problem = symbols.OpenKernel() })
 }
 
@@ -53,10 +60,58 @@ func (n *namer) generated(p *mappings.Process) {
 		file = nil // its frames say [anon]
 	}
 	n.perfMaps[p] = file
+	if file == nil || !n.javaMaps {
+		return
+	}
+	// At the end it tells whether the pid is still that of the same process.
+	if handle, err := unix.PidfdOpen(int(p.PID), 0); err == nil {
+		if before, ok := n.handles[p.PID]; ok {
+			unix.Close(before)
+		}
+		n.handles[p.PID] = handle
+	}
+}
+
+// askTime is for how long JVMs may take to write their perf maps, all together: their users
+// wait for the report, and a JVM answers when it comes to it.
+const askTime = 2 * time.Second
+
+// askAtOnce is how many JVMs are asked at a time.
+const askAtOnce = 16
+
+// askJVMs has the JVMs that ran code which they made write their perf maps. Those that have
+// ended can't, and their names are lost.
+func (n *namer) askJVMs() {
+	ctx, cancel := context.WithTimeout(context.Background(), askTime)
+	defer cancel()
+	pids := slices.Sorted(maps.Keys(n.handles))
+	refusals := make([]error, len(pids))
+	var wg sync.WaitGroup
+	turns := make(chan struct{}, askAtOnce)
+	for i, pid := range pids {
+		wg.Go(func() {
+			turns <- struct{}{}
+			defer func() { <-turns }()
+			if refusals[i] = unix.PidfdSendSignal(n.handles[pid], 0, nil, 0); refusals[i] == nil {
+				refusals[i] = jvm.WritePerfMap(ctx, int(pid))
+			}
+		})
+	}
+	wg.Wait()
+	var texts []string
+	for _, err := range refusals {
+		if err != nil && !errors.Is(err, jvm.ErrNoJVM) && !errors.Is(err, unix.ESRCH) && !errors.Is(err, fs.ErrNotExist) {
+			texts = append(texts, "--java-perfmap: "+err.Error())
+		}
+	}
+	n.sayList(texts, "--java-perfmap: %d more JVMs did not write theirs")
 }
 
 func (n *namer) close() {
 	n.reading.Wait()
+	for _, handle := range n.handles {
+		unix.Close(handle)
+	}
 	for _, f := range n.perfMaps {
 		if f != nil {
 			f.Close()
@@ -78,6 +133,7 @@ type group struct {
 	mapped  *mapped // nil if they are in none
 	root    string  // directory, of a process that has the file mapped; empty if not known
 	problem error
+	notes   []string // what is missing in its source lines
 }
 
 // name names all frames of an engine, and gives the files that they are in.
@@ -302,7 +358,12 @@ func (n *namer) addLines(g *group, f *os.File) error {
 	if err != nil {
 		return err
 	}
-	defer file.Close()
+	defer func() {
+		for _, note := range file.Notes() {
+			g.notes = append(g.notes, "--lines: "+g.mapped.Path+": "+note)
+		}
+		file.Close()
+	}()
 	frames := slices.Clone(g.frames)
 	slices.SortFunc(frames, func(a, b located) int { return cmp.Compare(a.Address, b.Address) })
 	for _, f := range frames {
@@ -386,25 +447,39 @@ func (g *group) unnamed(f located) string {
 	return fmt.Sprintf("[%s+%#x]", path.Base(g.mapped.Path), f.Address)
 }
 
-// maxProblems is how many files are named at most that could not be read.
+// maxProblems is how many files are named at most that could not be read, and so on.
 const maxProblems = 5
 
-// sayProblems says why names are missing.
+// sayProblems says why names are missing, or source lines.
 func (n *namer) sayProblems(groups []*group) {
 	var texts []string
 	for _, g := range groups {
 		if g.problem == nil || errors.Is(g.problem, errNoNames) || errors.Is(g.problem, symbols.ErrNoELF) {
 			continue
 		}
-		if text := g.problem.Error(); !slices.Contains(texts, text) {
+		if text := "no names: " + g.problem.Error(); !slices.Contains(texts, text) {
 			texts = append(texts, text)
 		}
 	}
+	n.sayList(texts, "no names, for similar reasons, in %d more files")
+	var notes []string
+	for _, g := range groups {
+		for _, note := range g.notes {
+			if !slices.Contains(notes, note) { // a file may have been replaced by a like one
+				notes = append(notes, note)
+			}
+		}
+	}
+	n.sayList(notes, "--lines: %d more such remarks on files")
+}
+
+// sayList says the first texts, and how many more there are.
+func (n *namer) sayList(texts []string, more string) {
 	for i, text := range texts {
 		if i == maxProblems {
-			n.say(fmt.Sprintf("no names, for similar reasons, in %d more files", len(texts)-i))
+			n.say(fmt.Sprintf(more, len(texts)-i))
 			return
 		}
-		n.say("no names: " + text)
+		n.say(text)
 	}
 }

@@ -29,6 +29,7 @@ type options struct {
 	noDemangle bool
 	lines      bool
 	debuginfod bool
+	javaMaps   bool
 	replay     string
 	rate       perfevent.Rate
 	eventName  string
@@ -71,11 +72,12 @@ func defineFlags(fs *pflag.FlagSet) *options {
 	fs.BoolVar(&o.noDemangle, "no-demangle", false, "show C++ and Rust functions by the names that linkers know")
 	fs.BoolVar(&o.lines, "lines", false, "with source lines and inlined functions, by DWARF, where a file or its separate debug file has them")
 	fs.BoolVar(&o.debuginfod, "debuginfod", false, "fetch debug files that are not here from the servers in $DEBUGINFOD_URLS")
+	fs.BoolVar(&o.javaMaps, "java-perfmap", false, "ask each Java virtual machine (HotSpot, 17 or later) that was sampled for its functions' names, at the end")
 	fs.BoolVar(&o.quiet, "quiet", false, "no progress and no summary on standard error")
 	o.outputs.define(fs)
 	fs.StringVar(&o.replay, "replay", "", "sample nothing, and write what --save-raw recorded in `FILE`")
 	manual.Completes(fs, "replay", manual.File)
-	manual.Place(fs, manual.Output, "folded", "delimited", "annotations", "address", "no-demangle", "lines", "debuginfod", "quiet", "replay")
+	manual.Place(fs, manual.Output, "folded", "delimited", "annotations", "address", "no-demangle", "lines", "debuginfod", "java-perfmap", "quiet", "replay")
 
 	fs.BoolVarP(&o.userOnly, "user-stacks-only", "U", false, "only user stacks")
 	fs.BoolVarP(&o.kernelOnly, "kernel-stacks-only", "K", false, "only kernel stacks")

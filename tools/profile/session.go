@@ -108,7 +108,7 @@ type session struct {
 
 func newSession(o *options, env *cli.Env, command []string) *session {
 	p := &session{opts: o, env: env, command: command}
-	p.namer = &namer{demangle: !o.noDemangle, lines: o.lines, debuginfod: o.debuginfodClient, say: p.say}
+	p.namer = &namer{demangle: !o.noDemangle, lines: o.lines, debuginfod: o.debuginfodClient, javaMaps: o.javaMaps, say: p.say}
 	p.engine = newEngine(newCounter(o.outputs.wantMoments()))
 	p.engine.generated = p.namer.generated
 	p.progress = newProgress(env, o)
@@ -205,6 +205,9 @@ func (p *session) finish(r *trace.Run) error {
 	}
 	rep := p.head
 	rep.CPUs, rep.Duration = p.cpus, p.ended.Sub(p.began)
+	if p.opts.javaMaps {
+		p.namer.askJVMs()
+	}
 	rep.Files = p.namer.name(p.engine)
 	p.engine.describe()
 	p.engine.counter.fill(rep)

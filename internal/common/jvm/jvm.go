@@ -21,6 +21,9 @@ import (
 // ErrNoHotSpot is returned for a process that is no HotSpot JVM which could be asked.
 var ErrNoHotSpot = errors.New("not a HotSpot JVM")
 
+// ErrNoJVM is the ErrNoHotSpot of a process that is no JVM at all.
+var ErrNoJVM = fmt.Errorf("%w: it has no libjvm.so", ErrNoHotSpot)
+
 // maxReply is how many bytes of a JVM's answer are read.
 const maxReply = 64 << 10
 
@@ -143,7 +146,7 @@ func examine(pid int) (*target, error) {
 	case bytes.Contains(all, []byte("/libj9vm")):
 		return nil, fmt.Errorf("%w: it is an OpenJ9 JVM", ErrNoHotSpot)
 	case !bytes.Contains(all, []byte("/libjvm.so")):
-		return nil, fmt.Errorf("%w: it has no libjvm.so", ErrNoHotSpot)
+		return nil, ErrNoJVM
 	case t.disabled():
 		return nil, fmt.Errorf("%w that can be asked: it runs with -XX:+DisableAttachMechanism", ErrNoHotSpot)
 	case !t.handles:

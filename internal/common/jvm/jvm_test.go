@@ -144,7 +144,7 @@ func TestWritePerfMap(t *testing.T) {
 func TestNotAsked(t *testing.T) {
 	for _, option := range []string{"-Xrs", "-XX:+DisableAttachMechanism"} {
 		m := start(t, 0, option)
-		if err := WritePerfMap(t.Context(), m.Process.Pid); !errors.Is(err, ErrNoHotSpot) {
+		if err := WritePerfMap(t.Context(), m.Process.Pid); !errors.Is(err, ErrNoHotSpot) || errors.Is(err, ErrNoJVM) {
 			t.Errorf("%s: %v", option, err)
 		}
 		m.checkAlive(t)
@@ -160,7 +160,7 @@ func TestNoJVM(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if err := WritePerfMap(t.Context(), cmd.Process.Pid); !errors.Is(err, ErrNoHotSpot) {
+	if err := WritePerfMap(t.Context(), cmd.Process.Pid); !errors.Is(err, ErrNoHotSpot) || !errors.Is(err, ErrNoJVM) {
 		t.Error(err)
 	}
 	in.Close()

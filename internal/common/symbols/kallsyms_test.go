@@ -21,6 +21,9 @@ ffffffff81000200 W weak
 ffffffff81000300 t lonely
 ffffffff81000400 T __pfx_other
 ffffffff81000410 t different
+ffffffff81000420 T __ia32_sys_getppid
+ffffffff81000420 T __x64_sys_getppid
+ffffffff81000430 T __ia32_sys_stime
 ffffffff81000500 T _etext
 ffffffff81001000 D data
 ffffffff81002000 T init
@@ -53,6 +56,8 @@ func TestKernelFind(t *testing.T) {
 		{0xffffffff81000300, "lonely", 0xffffffff81000300, ""},
 		{0xffffffff81000405, "other", 0xffffffff81000400, ""},
 		{0xffffffff81000410, "different", 0xffffffff81000410, ""},
+		{0xffffffff81000420, "__x64_sys_getppid", 0xffffffff81000420, ""},
+		{0xffffffff81000430, "__ia32_sys_stime", 0xffffffff81000430, ""},
 		{0xffffffff81000500, "", 0, ""},
 		{0xffffffff81001000, "", 0, ""},
 		{0xffffffff81002010, "init", 0xffffffff81002000, ""},
