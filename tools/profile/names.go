@@ -292,8 +292,8 @@ func (n *namer) nameBySeparate(g *group, file *opened) {
 		return
 	}
 	sources := []*os.File{file.file}
-	if path := file.DebugFile(); path != "" {
-		if f, err := os.Open(path); err == nil {
+	if file.DebugFile() != "" {
+		if f, err := file.OpenDebugFile(); err == nil {
 			defer f.Close()
 			sources = append(sources, f)
 		}

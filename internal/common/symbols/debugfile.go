@@ -44,6 +44,7 @@ func (f *File) loadDebugFile(b *builder) {
 		done := f.loadDebugFileIn(b, root, candidates, sum)
 		unix.Close(root)
 		if done {
+			f.debugRoot = dir
 			return
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"os"
 
 	"github.com/ulikunitz/xz"
+
+	"golang.org/x/sys/unix"
 )
 
 // Bounds for files that are made to hurt. The largest that are in use, browsers with
@@ -47,6 +49,7 @@ type File struct {
 	strings   []*stringTable
 	gopcln    *pclntab
 	debugFile string
+	debugRoot string // directory that debugFile is beneath
 	problems  []error
 	closers   []io.Closer
 }
@@ -220,6 +223,17 @@ func (f *File) BuildID() string { return hex.EncodeToString(f.buildID) }
 // DebugFile is the path of the separate debug file that names come from; empty if they
 // come from none.
 func (f *File) DebugFile() string { return f.debugFile }
+
+// OpenDebugFile opens the separate debug file again, beneath the root directory where it
+// was found, and as little trusted. It is for the caller to close.
+func (f *File) OpenDebugFile() (*os.File, error) {
+	root, err := openRoot(f.debugRoot)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(root)
+	return openInRoot(root, f.debugFile, 0)
+}
 
 // Problems are what of the file could not be used, and why.
 func (f *File) Problems() []error { return f.problems }

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"debug/elf"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -311,6 +312,14 @@ func TestDebugFile(t *testing.T) {
 				return
 			}
 			checkNM(t, f, whole, 5)
+			again, err := f.OpenDebugFile()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := io.ReadAll(again); err != nil || !bytes.Equal(got, data) {
+				t.Errorf("opened again, the debug file has %d bytes of %d: %v", len(got), len(data), err)
+			}
+			again.Close()
 
 			// Another one of that name is not believed.
 			if err := os.WriteFile(debug, append(data, 0), 0o644); err != nil {
