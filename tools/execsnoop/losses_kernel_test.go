@@ -176,7 +176,7 @@ func TestKernelSpares(t *testing.T) {
 // TestKernelCommand traces a command that runs others at the same time, as make -j
 // does: all that it ran is shown, from its own exec on, and how that ended.
 func TestKernelCommand(t *testing.T) {
-	eachMode(t, func(t *testing.T, mode string) {
+	livetest.EachModeInTurn(t, func(t *testing.T, mode string) {
 		const jobs = 8
 		s := newStage(t)
 		want := map[string]int{}
@@ -254,7 +254,7 @@ func TestKernelCommand(t *testing.T) {
 			}
 			t.Logf("%d failures, %d execs and %d ends are not shown; %d events are lost, and perhaps %d more", failures, execs, ends, lost, possibly)
 		})
-	})
+	}, "-x")
 }
 
 // TestKernelMemory sums up what the tool's maps take of the kernel's memory.

@@ -27,18 +27,19 @@ func TestKernelReplay(t *testing.T) {
 	text := livetest.Start(t, "-e", "page-faults", "-c", "1", "-p", fmt.Sprint(child.Pid()), "--save-raw", raw+"text")
 	objectsOf.Ready()
 	text.Ready()
-	child.Do(fmt.Sprint(faults), "-1")
+	most := faults + besides(t, child.Do(fmt.Sprint(faults), "-1"))
 	live, shown := objectsOf.Stop(), text.Stop()
 	stacks, _ := objects(t, live)
-	if n := count(stacks, touching); n != faults {
+	n := count(stacks, touching)
+	if n < faults || n > most {
 		t.Errorf("%d samples of %d", n, faults)
 	}
 	script, err := os.ReadFile(filepath.Join(dir, "script1"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := strings.Count(string(script), "profile.touch+"); n != faults {
-		t.Errorf("%d samples of %d in the script", n, faults)
+	if in := strings.Count(string(script), "profile.touch+"); uint64(in) != n {
+		t.Errorf("%d samples of %d in the script", in, n)
 	}
 
 	again := livetest.Run(t, append(outputs("2"), "--replay", raw, "--json")...)

@@ -3,6 +3,7 @@ package livetest
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -62,13 +63,25 @@ func EachMode(t *testing.T, test func(t *testing.T, mode string), args ...string
 
 // EachModeOrOne is EachMode for a test of something that one mode is the hardest for: in
 // an emulated guest, where all modes would take long, only that one is tested.
-func EachModeOrOne(t *testing.T, hardest string, test func(t *testing.T, mode string)) {
+func EachModeOrOne(t *testing.T, hardest string, test func(t *testing.T, mode string), args ...string) {
 	t.Helper()
 	if Guest() {
-		inModes(t, test, []string{hardest})
+		inModes(t, test, []string{hardest}, args...)
 		return
 	}
-	EachMode(t, test)
+	EachMode(t, test, args...)
+}
+
+// EachModeInTurn is EachMode for a test of something that the modes have in common, such
+// as filters: in an emulated guest, where all modes would take long, one is tested, and
+// another on the next kernel.
+func EachModeInTurn(t *testing.T, test func(t *testing.T, mode string), args ...string) {
+	t.Helper()
+	mode, ok := map[string]string{"5.10": "kprobe", "6.1": "fentry", "6.12": "tracepoint"}[os.Getenv(guestVar)]
+	if !ok {
+		mode = "kprobe"
+	}
+	EachModeOrOne(t, mode, test, args...)
 }
 
 func inModes(t *testing.T, test func(t *testing.T, mode string), list []string, args ...string) {
