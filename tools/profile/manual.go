@@ -72,8 +72,8 @@ for 10,000 samples in 5 seconds, most of it for names when the sampling was over
 62 MiB of memory, 16 of them the ring buffer, counted twice.`,
 	Caveats: `A sample says what ran, not what waited: threads that sleep are not seen.
 
-Once a second the tool looks which CPUs there are. One that is taken off and put back
-within that second is not sampled from then on, and nothing says so.
+Once a second the tool looks which CPUs there are. One that comes, or comes back, is
+sampled from then on: at most two seconds later.
 
 cpu-clock is a timer: where the kernel has interrupts off, the sample comes when they
 are on again, and shows the function that turned them on. cycles sees inside, on

@@ -44,6 +44,9 @@ type sampling struct {
 	link    link.Link // nil if the program is attached by ioctl
 	ring    *ring     // for records of throttling; may be nil
 	enabled time.Duration
+	// What time said when it was last looked whether the event is alive, and when that was.
+	seen  time.Duration
+	since time.Time
 }
 
 // NewSampler opens an event on each CPU, or on those in cpus if that is not nil, attaches
@@ -132,6 +135,7 @@ func attach(fd int, prog *ebpf.Program) (link.Link, error) {
 }
 
 func (one *sampling) start() error {
+	one.since = time.Now()
 	return unix.IoctlSetInt(one.fd, unix.PERF_EVENT_IOC_ENABLE, 0)
 }
 
@@ -147,6 +151,18 @@ func (one *sampling) time() (time.Duration, error) {
 		return 0, errors.New("the perf event is in error")
 	}
 	return time.Duration(binary.NativeEndian.Uint64(value[8:])), nil
+}
+
+// alive reports whether the event has been counting since this was last asked, or for half
+// of that at least: an event ends with its CPU, and stays dead when that comes again.
+func (one *sampling) alive() bool {
+	passed := time.Since(one.since)
+	now, err := one.time()
+	if err != nil || now-one.seen < passed/2 {
+		return false
+	}
+	one.seen, one.since = now, one.since.Add(passed)
+	return true
 }
 
 func (one *sampling) close() {
@@ -171,13 +187,9 @@ func (s *Sampler) Refresh() error {
 		return err
 	}
 	for cpu, one := range s.samplings {
-		now, err := one.time()
-		// An event ends with its CPU, and stays dead when that comes again.
-		if err != nil || now == one.enabled || !slices.Contains(online, cpu) {
+		if !one.alive() || !slices.Contains(online, cpu) {
 			s.end(cpu)
-			continue
 		}
-		one.enabled = now
 	}
 	var errs []error
 	for _, cpu := range online {
