@@ -182,7 +182,7 @@ const flamegraphPL = "/usr/share/perl5/Devel/NYTProf/flamegraph.pl"
 func renderFolded(t *testing.T, folded []byte) string {
 	t.Helper()
 	if _, err := os.Stat(flamegraphPL); err != nil {
-		t.Skipf("no flamegraph.pl: %v (Debian's libdevel-nytprof-perl has it)", err)
+		t.Skipf("SKIPPED: no flamegraph.pl: %v (Debian's libdevel-nytprof-perl has it)", err)
 	}
 	cmd := exec.Command("perl", flamegraphPL)
 	cmd.Stdin = bytes.NewReader(folded)

@@ -54,7 +54,7 @@ func TestPprofEvents(t *testing.T) {
 func TestPprofTool(t *testing.T) {
 	goTool, err := exec.LookPath("go")
 	if err != nil {
-		t.Skipf("no go, to run its pprof: %v", err)
+		t.Skipf("SKIPPED: no go, to run its pprof: %v", err)
 	}
 	path := filepath.Join(t.TempDir(), "cpu.pb.gz")
 	f, err := os.Create(path)

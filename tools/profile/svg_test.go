@@ -170,7 +170,7 @@ func FuzzSVG(f *testing.F) {
 func TestSVGBrowser(t *testing.T) {
 	browser, err := exec.LookPath("chromium")
 	if err != nil {
-		t.Skipf("no browser to look at the picture: %v (Debian's chromium is one)", err)
+		t.Skipf("SKIPPED: no browser to look at the picture: %v (Debian's chromium is one)", err)
 	}
 	driver, err := os.ReadFile("testdata/drive.js")
 	if err != nil {

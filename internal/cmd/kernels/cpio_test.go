@@ -45,7 +45,7 @@ func TestCpio(t *testing.T) {
 
 	t.Run("cpio", func(t *testing.T) {
 		if _, err := exec.LookPath("cpio"); err != nil {
-			t.Skip("no cpio on this machine to read the archive with")
+			t.Skip("SKIPPED: no cpio on this machine to read the archive with")
 		}
 		cmd := exec.Command("cpio", "--list", "--quiet")
 		cmd.Stdin = bytes.NewReader(archive.Bytes())

@@ -25,7 +25,7 @@ func TestBadUsage(t *testing.T) {
 	}
 }
 
-func TestKernelsFromEnvironment(t *testing.T) {
+func TestEnvironment(t *testing.T) {
 	getenv := func(name string) string {
 		return map[string]string{"KERNELS": "6.13"}[name]
 	}

@@ -91,7 +91,7 @@ func TestPickKernels(t *testing.T) {
 	}
 }
 
-func TestKernelsHaveMachines(t *testing.T) {
+func TestMatrixHasMachines(t *testing.T) {
 	for _, k := range kernels {
 		if machines[k.Arch].Program == "" {
 			t.Errorf("kernel %s is for %s, for which there is no machine", k.Name, k.Arch)

@@ -137,7 +137,7 @@ func TestReadModule(t *testing.T) {
 	for _, program := range []struct{ name, ending string }{{"xz", ".xz"}, {"zstd", ".zst"}} {
 		t.Run(program.name, func(t *testing.T) {
 			if _, err := exec.LookPath(program.name); err != nil {
-				t.Skipf("no %s on this machine", program.name)
+				t.Skipf("SKIPPED: no %s on this machine", program.name)
 			}
 			if _, err := command(t.Context(), program.name, "-q", "-k", plain); err != nil {
 				t.Fatal(err)

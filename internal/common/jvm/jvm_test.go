@@ -47,7 +47,7 @@ type machine struct {
 func start(t *testing.T, uid uint32, options ...string) *machine {
 	t.Helper()
 	if _, err := exec.LookPath("java"); err != nil {
-		t.Skip("no java here")
+		t.Skip("SKIPPED: no java here")
 	}
 	dir, err := os.MkdirTemp("/tmp", "jvm")
 	if err != nil {
@@ -84,7 +84,7 @@ func start(t *testing.T, uid uint32, options ...string) *machine {
 		os.Remove(fmt.Sprintf("/tmp/.java_pid%d", m.Process.Pid))
 	})
 	if line, err := m.out.ReadString('\n'); !strings.HasPrefix(line, "ready") {
-		t.Skipf("java doesn't run this program: %q %v", line, err)
+		t.Skipf("SKIPPED: java doesn't run this program: %q %v", line, err)
 	}
 	return m
 }
@@ -118,7 +118,7 @@ func TestWritePerfMap(t *testing.T) {
 		for range 2 { // the second time it listens already
 			if err := WritePerfMap(ctx, pid); err != nil {
 				if strings.Contains(err.Error(), "from version 17") {
-					t.Skip(err)
+					t.Skipf("SKIPPED: %v", err)
 				}
 				t.Fatal(err)
 			}

@@ -1,6 +1,7 @@
 package manual
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -69,5 +70,32 @@ func TestDocumentsNameWhatExists(t *testing.T) {
 		if seen == 0 {
 			t.Errorf("%s: found neither a target nor a path: is this test still looking for the right thing?", name)
 		}
+	}
+}
+
+var kernelTest = regexp.MustCompile(`(?m)^func (TestKernel\w*)\(`)
+
+// A test of such a name in another file runs nowhere: the units leave it out by its name,
+// and the kernels take theirs by the file.
+func TestNamesOfKernelTests(t *testing.T) {
+	seen := 0
+	err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for _, name := range kernelTest.FindAllStringSubmatch(string(text), -1) {
+			seen++
+			if !strings.HasSuffix(path, "kernel_test.go") {
+				t.Errorf("%s: %s is in no file *kernel_test.go", path, name[1])
+			}
+		}
+		return nil
+	})
+	if err != nil || seen == 0 {
+		t.Fatalf("found %d kernel tests: %v", seen, err)
 	}
 }

@@ -22,7 +22,7 @@ import (
 func run(t testing.TB, dir, name string, args ...string) []byte {
 	t.Helper()
 	if _, err := exec.LookPath(name); err != nil {
-		t.Skipf("no %s here", name)
+		t.Skipf("SKIPPED: no %s here", name)
 	}
 	cmd := exec.Command(name, args...)
 	cmd.Dir = dir
@@ -120,7 +120,7 @@ func TestFile(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if test.name == "ibt" && runtime.GOARCH != "amd64" {
-				t.Skip("only amd64 has it")
+				t.Skip("SKIPPED: only amd64 has it")
 			}
 			path := compile(t, "gcc", "prog.c", append(test.args, "-O1")...)
 			f := openTest(t, path, Options{Path: path})
@@ -155,7 +155,7 @@ func TestPLT(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if runtime.GOARCH != "amd64" {
-				t.Skip("these are amd64's options")
+				t.Skip("SKIPPED: these are amd64's options")
 			}
 			path := compile(t, "gcc", "prog.c", append(test.args, "-O1")...)
 			for _, strip := range []bool{false, true} {

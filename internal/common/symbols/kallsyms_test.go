@@ -34,7 +34,7 @@ ffffffffc0002000 d __this_module	[mod]
 ffffffffc0003100 t bpf_prog_6deef7357e7b4530_f	[bpf]
 `
 
-func TestKernelFind(t *testing.T) {
+func TestFindFunction(t *testing.T) {
 	k, err := ReadKallsyms(strings.NewReader(kallsyms))
 	if err != nil {
 		t.Fatal(err)
@@ -80,7 +80,7 @@ func TestKernelFind(t *testing.T) {
 	}
 }
 
-func TestKernelMerge(t *testing.T) {
+func TestMerge(t *testing.T) {
 	k, err := ReadKallsyms(strings.NewReader(kallsyms))
 	if err != nil {
 		t.Fatal(err)
@@ -119,7 +119,7 @@ ffffffffc0005000 t f	[new]
 	}
 }
 
-func TestKernelRestricted(t *testing.T) {
+func TestRestricted(t *testing.T) {
 	for _, text := range []string{"", "0000000000000000 T _text\n0000000000000000 t f\t[mod]\n", "nonsense\n"} {
 		if _, err := ReadKallsyms(strings.NewReader(text)); !errors.Is(err, ErrRestricted) {
 			t.Errorf("%q: %v, want that addresses are hidden", text, err)
@@ -127,15 +127,15 @@ func TestKernelRestricted(t *testing.T) {
 	}
 }
 
-// TestKernelHere compares with the text of this kernel's own file, for all functions.
-func TestKernelHere(t *testing.T) {
+// TestThisKernel compares with the text of this kernel's own file, for all functions.
+func TestThisKernel(t *testing.T) {
 	text, err := os.ReadFile("/proc/kallsyms")
 	if err != nil {
-		t.Skip(err)
+		t.Skipf("SKIPPED: %v", err)
 	}
 	k, err := ReadKallsyms(bytes.NewReader(text))
 	if errors.Is(err, ErrRestricted) {
-		t.Skip(err)
+		t.Skipf("SKIPPED: %v", err)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -197,7 +197,7 @@ func TestFindPerfMapHost(t *testing.T) {
 // of its own.
 func TestFindPerfMapNamespace(t *testing.T) {
 	if os.Getuid() != 0 {
-		t.Skip("needs root, for namespaces")
+		t.Skip("SKIPPED: needs root, for namespaces")
 	}
 	cmd := exec.Command("sh", "-c", "mount -t tmpfs none /tmp && echo 1000 10 mine >/tmp/perf-1.map && echo ready && exec sleep 3600")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID, Unshareflags: syscall.CLONE_NEWNS}
@@ -206,7 +206,7 @@ func TestFindPerfMapNamespace(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := cmd.Start(); err != nil {
-		t.Skip("no namespaces here: ", err)
+		t.Skipf("SKIPPED: no namespaces here: %v", err)
 	}
 	t.Cleanup(func() { cmd.Process.Kill(); _ = cmd.Wait() })
 	ready := make([]byte, 6)
