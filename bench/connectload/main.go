@@ -30,23 +30,16 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"os"
-	"os/exec"
-	"runtime"
 	"strconv"
-	"syscall"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gobcc/gobcc/bench/load"
 )
 
-func main() {
-	if err := run(os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "connectload:", err)
-		os.Exit(1)
-	}
-}
+func main() { load.Main("connectload", run) }
 
 func run(args []string) error {
 	flags := flag.NewFlagSet("connectload", flag.ContinueOnError)
@@ -60,14 +53,8 @@ func run(args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-
-	runtime.LockOSThread()
-	if *cpu >= 0 {
-		var set unix.CPUSet
-		set.Set(*cpu)
-		if err := unix.SchedSetaffinity(0, &set); err != nil {
-			return fmt.Errorf("run on CPU %d: %w", *cpu, err)
-		}
+	if err := load.Pin(*cpu); err != nil {
+		return err
 	}
 	switch {
 	case flags.NArg() > 0 || *port == 0 == (*mark == 0):
@@ -82,23 +69,14 @@ func run(args []string) error {
 		fmt.Println(took.Nanoseconds())
 		return nil
 	}
-	start := clock(unix.CLOCK_MONOTONIC)
-	var err error
-	if *parents > 0 {
-		err = share(*port, *n, *parents)
-	} else {
-		err = repeat(byte(*host), uint16(*port), *n)
-	}
-	if err != nil {
-		return err
-	}
-	elapsed := clock(unix.CLOCK_MONOTONIC) - start
-	busy, err := used()
-	if err != nil {
-		return err
-	}
-	fmt.Println(elapsed.Nanoseconds(), busy.Nanoseconds(), otherCalls(*n).Nanoseconds())
-	return nil
+	return load.Measure(*n, 10, func() error {
+		if *parents == 0 {
+			return repeat(byte(*host), uint16(*port), *n)
+		}
+		return load.Share(*n, *parents, func(i int) []string {
+			return []string{"-port", strconv.Itoa(int(*port)), "-host", strconv.Itoa(i + 1)}
+		})
+	})
 }
 
 // repeat connects n times, one after the other.
@@ -110,28 +88,6 @@ func repeat(host byte, port uint16, n int) error {
 	defer l.close()
 	for range n {
 		if err := l.connect(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// share has several processes connect n times at once. They end with this one, which
-// must be in its first thread.
-func share(port uint, n, parents int) error {
-	var running []*exec.Cmd
-	for i := range parents {
-		part := n*(i+1)/parents - n*i/parents
-		cmd := exec.Command("/proc/self/exe", "-port", strconv.Itoa(int(port)), "-host", strconv.Itoa(i+1), "-n", strconv.Itoa(part))
-		cmd.Stderr = os.Stderr
-		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-		if err := cmd.Start(); err != nil {
-			return err
-		}
-		running = append(running, cmd)
-	}
-	for _, cmd := range running {
-		if err := cmd.Wait(); err != nil {
 			return err
 		}
 	}
@@ -208,7 +164,7 @@ func roundTrips(protocol string, port uint16, n int) (time.Duration, error) {
 		return 0, err
 	}
 	buf := []byte{1}
-	start := clock(unix.CLOCK_MONOTONIC)
+	start := load.Clock(unix.CLOCK_MONOTONIC)
 	for range n {
 		for _, way := range [][2]int{{near, far}, {far, near}} {
 			if _, err := unix.Write(way[0], buf); err != nil {
@@ -219,7 +175,7 @@ func roundTrips(protocol string, port uint16, n int) (time.Duration, error) {
 			}
 		}
 	}
-	return clock(unix.CLOCK_MONOTONIC) - start, nil
+	return load.Clock(unix.CLOCK_MONOTONIC) - start, nil
 }
 
 // datagrams makes two UDP sockets that are connected to each other.
@@ -266,60 +222,19 @@ func stream(port uint16) (near, far int, err error) {
 	return near, far, nil
 }
 
-// used is the CPU time of this process and of all that it has waited for.
-func used() (time.Duration, error) {
-	var sum time.Duration
-	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
-		var usage unix.Rusage
-		if err := unix.Getrusage(who, &usage); err != nil {
-			return 0, fmt.Errorf("ask for CPU times: %w", err)
-		}
-		sum += time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
-	}
-	return sum, nil
-}
-
-// otherCalls makes system calls that connect nothing and do next to nothing, and
-// returns the CPU time of the calling thread for n of them. It makes more than n:
-// they are much shorter than a connect.
-func otherCalls(n int) time.Duration {
-	const more = 10
-	start := clock(unix.CLOCK_THREAD_CPUTIME_ID)
-	for range more * n {
-		_, _, _ = unix.RawSyscall(unix.SYS_GETPPID, 0, 0, 0)
-	}
-	return (clock(unix.CLOCK_THREAD_CPUTIME_ID) - start) / more
-}
-
-// As many connects in a burst fill the 4 KiB that C's standard output holds back on a
-// pipe within some bursts, and are no load of their own.
-const (
-	markBurst = 8
-	markPause = time.Millisecond
-)
+const markBurst = 8
 
 func markForever(port uint16) error {
 	l, err := listen(1, port)
 	if err != nil {
 		return err
 	}
-	pause := unix.NsecToTimespec(markPause.Nanoseconds())
-	for {
+	return load.Forever(func() error {
 		for range markBurst {
 			if err := l.connect(); err != nil {
 				return err
 			}
 		}
-		// An interrupted pause is only a shorter one.
-		_ = unix.Nanosleep(&pause, nil)
-	}
-}
-
-func clock(id int32) time.Duration {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(id, &ts); err != nil {
-		// Both clocks exist on every kernel since 2.6.12.
-		panic(err)
-	}
-	return time.Duration(ts.Nano())
+		return nil
+	})
 }

@@ -21,22 +21,15 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"runtime"
 	"strconv"
-	"syscall"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gobcc/gobcc/bench/load"
 )
 
-func main() {
-	if err := run(os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "diskload:", err)
-		os.Exit(1)
-	}
-}
+func main() { load.Main("diskload", run) }
 
 func run(args []string) error {
 	flags := flag.NewFlagSet("diskload", flag.ContinueOnError)
@@ -49,13 +42,8 @@ func run(args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	runtime.LockOSThread()
-	if *cpu >= 0 {
-		var set unix.CPUSet
-		set.Set(*cpu)
-		if err := unix.SchedSetaffinity(0, &set); err != nil {
-			return fmt.Errorf("run on CPU %d: %w", *cpu, err)
-		}
+	if err := load.Pin(*cpu); err != nil {
+		return err
 	}
 	switch {
 	case flags.NArg() > 0 || *file == "" == (*mark == ""):
@@ -68,22 +56,14 @@ func run(args []string) error {
 		return err
 	}
 	defer d.close()
-	start := clock(unix.CLOCK_MONOTONIC)
-	if *parents > 0 {
-		err = share(*file, *n, *names, *parents)
-	} else {
-		err = d.read(*n)
-	}
-	if err != nil {
-		return err
-	}
-	elapsed := clock(unix.CLOCK_MONOTONIC) - start
-	busy, err := used()
-	if err != nil {
-		return err
-	}
-	fmt.Println(elapsed.Nanoseconds(), busy.Nanoseconds(), otherCalls(*n).Nanoseconds())
-	return nil
+	return load.Measure(*n, 10, func() error {
+		if *parents == 0 {
+			return d.read(*n)
+		}
+		return load.Share(*n, *parents, func(int) []string {
+			return []string{"-file", *file, "-names", strconv.Itoa(*names)}
+		})
+	})
 }
 
 // readSize is that of a read, and what its place and memory are a multiple of.
@@ -138,78 +118,12 @@ func (d *disk) read(n int) error {
 	return nil
 }
 
-// share has several processes read n times at once. They end with this one, which must
-// be in its first thread.
-func share(file string, n, names, parents int) error {
-	var running []*exec.Cmd
-	for i := range parents {
-		part := n*(i+1)/parents - n*i/parents
-		cmd := exec.Command("/proc/self/exe", "-file", file, "-names", strconv.Itoa(names), "-n", strconv.Itoa(part))
-		cmd.Stderr = os.Stderr
-		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-		if err := cmd.Start(); err != nil {
-			return err
-		}
-		running = append(running, cmd)
-	}
-	for _, cmd := range running {
-		if err := cmd.Wait(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// used is the CPU time of this process and of all that it has waited for.
-func used() (time.Duration, error) {
-	var sum time.Duration
-	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
-		var usage unix.Rusage
-		if err := unix.Getrusage(who, &usage); err != nil {
-			return 0, fmt.Errorf("ask for CPU times: %w", err)
-		}
-		sum += time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
-	}
-	return sum, nil
-}
-
-// otherCalls makes system calls that read nothing and do next to nothing, and returns
-// the CPU time of the calling thread for n of them. It makes more than n: they are much
-// shorter than a read.
-func otherCalls(n int) time.Duration {
-	const more = 10
-	start := clock(unix.CLOCK_THREAD_CPUTIME_ID)
-	for range more * n {
-		_, _, _ = unix.RawSyscall(unix.SYS_GETPPID, 0, 0, 0)
-	}
-	return (clock(unix.CLOCK_THREAD_CPUTIME_ID) - start) / more
-}
-
-const (
-	markBurst = 8
-	markPause = time.Millisecond
-)
+const markBurst = 8
 
 func markForever(file string) error {
 	d, err := open(file, 1)
 	if err != nil {
 		return err
 	}
-	pause := unix.NsecToTimespec(markPause.Nanoseconds())
-	for {
-		if err := d.read(markBurst); err != nil {
-			return err
-		}
-		// An interrupted pause is only a shorter one.
-		_ = unix.Nanosleep(&pause, nil)
-	}
-}
-
-func clock(id int32) time.Duration {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(id, &ts); err != nil {
-		// Both clocks exist on every kernel since 2.6.12.
-		panic(err)
-	}
-	return time.Duration(ts.Nano())
+	return load.Forever(func() error { return d.read(markBurst) })
 }

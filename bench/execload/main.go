@@ -23,22 +23,13 @@ package main
 import (
 	"flag"
 	"fmt"
-	"os"
-	"os/exec"
-	"runtime"
-	"strconv"
-	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gobcc/gobcc/bench/load"
 )
 
-func main() {
-	if err := run(os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "execload:", err)
-		os.Exit(1)
-	}
-}
+func main() { load.Main("execload", run) }
 
 func run(args []string) error {
 	flags := flag.NewFlagSet("execload", flag.ContinueOnError)
@@ -50,14 +41,8 @@ func run(args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-
-	runtime.LockOSThread()
-	if *cpu >= 0 {
-		var set unix.CPUSet
-		set.Set(*cpu)
-		if err := unix.SchedSetaffinity(0, &set); err != nil {
-			return fmt.Errorf("run on CPU %d: %w", *cpu, err)
-		}
+	if err := load.Pin(*cpu); err != nil {
+		return err
 	}
 	if *mark != "" {
 		return markForever(*mark)
@@ -65,23 +50,12 @@ func run(args []string) error {
 	if *program == "" || flags.NArg() > 0 {
 		return fmt.Errorf("want -program or -mark, and no more; got %q", args)
 	}
-	start := clock(unix.CLOCK_MONOTONIC)
-	var err error
-	if *parents > 0 {
-		err = share(*program, *n, *parents)
-	} else {
-		err = repeat(*program, *n)
-	}
-	if err != nil {
-		return err
-	}
-	elapsed := clock(unix.CLOCK_MONOTONIC) - start
-	busy, err := used()
-	if err != nil {
-		return err
-	}
-	fmt.Println(elapsed.Nanoseconds(), busy.Nanoseconds(), otherCalls(*n).Nanoseconds())
-	return nil
+	return load.Measure(*n, 50, func() error {
+		if *parents == 0 {
+			return repeat(*program, *n)
+		}
+		return load.Share(*n, *parents, func(int) []string { return []string{"-program", *program} })
+	})
 }
 
 // repeat runs a program n times, one after the other.
@@ -93,28 +67,6 @@ func repeat(program string, n int) error {
 	for range n {
 		if err := c.run(); err != nil {
 			return fmt.Errorf("run %s: %w", program, err)
-		}
-	}
-	return nil
-}
-
-// share has a program run n times by several processes at once. They end with this
-// one, which must be in its first thread.
-func share(program string, n, parents int) error {
-	var running []*exec.Cmd
-	for i := range parents {
-		part := n*(i+1)/parents - n*i/parents
-		cmd := exec.Command("/proc/self/exe", "-program", program, "-n", strconv.Itoa(part))
-		cmd.Stderr = os.Stderr
-		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-		if err := cmd.Start(); err != nil {
-			return err
-		}
-		running = append(running, cmd)
-	}
-	for _, cmd := range running {
-		if err := cmd.Wait(); err != nil {
-			return err
 		}
 	}
 	return nil
@@ -165,54 +117,8 @@ func (c *call) run() error {
 //go:noescape
 func spawn(path *byte, argv, envp **byte) int
 
-// used is the CPU time of this process and of all that it has waited for.
-func used() (time.Duration, error) {
-	var sum time.Duration
-	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
-		var usage unix.Rusage
-		if err := unix.Getrusage(who, &usage); err != nil {
-			return 0, fmt.Errorf("ask for CPU times: %w", err)
-		}
-		sum += time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
-	}
-	return sum, nil
-}
-
-// otherCalls makes system calls that run nothing and do next to nothing, and
-// returns the CPU time of the calling thread for n of them. It makes more than n:
-// they are much shorter than an exec.
-func otherCalls(n int) time.Duration {
-	const more = 50
-	start := clock(unix.CLOCK_THREAD_CPUTIME_ID)
-	for range more * n {
-		_, _, _ = unix.RawSyscall(unix.SYS_GETPPID, 0, 0, 0)
-	}
-	return (clock(unix.CLOCK_THREAD_CPUTIME_ID) - start) / more
-}
-
-// As many execs in a burst fill the 4 KiB that C's standard output holds back on a
-// pipe within some bursts, and are no load of their own.
-const (
-	markBurst = 4
-	markPause = time.Millisecond
-)
+const markBurst = 4
 
 func markForever(program string) error {
-	pause := unix.NsecToTimespec(markPause.Nanoseconds())
-	for {
-		if err := repeat(program, markBurst); err != nil {
-			return err
-		}
-		// An interrupted pause is only a shorter one.
-		_ = unix.Nanosleep(&pause, nil)
-	}
-}
-
-func clock(id int32) time.Duration {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(id, &ts); err != nil {
-		// Both clocks exist on every kernel since 2.6.12.
-		panic(err)
-	}
-	return time.Duration(ts.Nano())
+	return load.Forever(func() error { return repeat(program, markBurst) })
 }

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/gobcc/gobcc/bench/load"
 )
 
 func TestMain(m *testing.M) {
@@ -20,7 +22,7 @@ func TestRepeat(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before, err := used()
+	before, err := load.Used()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,7 +30,7 @@ func TestRepeat(t *testing.T) {
 		t.Fatal(err)
 	}
 	// No Go program begins and ends in less than 100 µs.
-	if after, err := used(); err != nil || after-before < 23*100_000 {
+	if after, err := load.Used(); err != nil || after-before < 23*100_000 {
 		t.Errorf("%v of CPU time: the programs did not run, %v", after-before, err)
 	}
 }

@@ -20,21 +20,16 @@ package main
 import (
 	"flag"
 	"fmt"
-	"os"
 	"path/filepath"
-	"runtime"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gobcc/gobcc/bench/load"
 )
 
-func main() {
-	if err := run(os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "openload:", err)
-		os.Exit(1)
-	}
-}
+func main() { load.Main("openload", run) }
 
 func run(args []string) error {
 	flags := flag.NewFlagSet("openload", flag.ContinueOnError)
@@ -44,16 +39,8 @@ func run(args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-
-	// The thread is this goroutine's alone, so that its CPU and its clock are
-	// those of the loop.
-	runtime.LockOSThread()
-	if *cpu >= 0 {
-		var set unix.CPUSet
-		set.Set(*cpu)
-		if err := unix.SchedSetaffinity(0, &set); err != nil {
-			return fmt.Errorf("run on CPU %d: %w", *cpu, err)
-		}
+	if err := load.Pin(*cpu); err != nil {
+		return err
 	}
 	if *mark != "" {
 		return markForever(*mark)
@@ -66,7 +53,7 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
-	others := otherCalls(2 * *pairs)
+	others := load.OtherCalls(2 * *pairs)
 	fmt.Println(elapsed.Nanoseconds(), busy.Nanoseconds(), others.Nanoseconds())
 	return nil
 }
@@ -84,7 +71,7 @@ func openPairs(present, missing string, n int) (elapsed, busy time.Duration, err
 	if err != nil {
 		return 0, 0, err
 	}
-	startBusy, start := clock(unix.CLOCK_THREAD_CPUTIME_ID), clock(unix.CLOCK_MONOTONIC)
+	startBusy, start := load.Clock(unix.CLOCK_THREAD_CPUTIME_ID), load.Clock(unix.CLOCK_MONOTONIC)
 	for range n {
 		fd, errno := open(presentName)
 		if errno != 0 {
@@ -95,44 +82,25 @@ func openPairs(present, missing string, n int) (elapsed, busy time.Duration, err
 			return 0, 0, fmt.Errorf("open %s: want ENOENT, got %w", missing, errno)
 		}
 	}
-	elapsed = clock(unix.CLOCK_MONOTONIC) - start
-	return elapsed, clock(unix.CLOCK_THREAD_CPUTIME_ID) - startBusy, nil
+	elapsed = load.Clock(unix.CLOCK_MONOTONIC) - start
+	return elapsed, load.Clock(unix.CLOCK_THREAD_CPUTIME_ID) - startBusy, nil
 }
 
-// otherCalls makes n system calls that open nothing and do next to nothing, and
-// returns the CPU time of the calling thread for them. It is not the elapsed
-// time, as the tracer still works on the opens before.
-func otherCalls(n int) time.Duration {
-	start := clock(unix.CLOCK_THREAD_CPUTIME_ID)
-	for range n {
-		_, _, _ = unix.RawSyscall(unix.SYS_GETPPID, 0, 0, 0)
-	}
-	return clock(unix.CLOCK_THREAD_CPUTIME_ID) - start
-}
-
-// markBurst is how many opens one burst of marks has: enough to fill the 4 KiB
-// that C's standard output holds back on a pipe within a few bursts, and too
-// few to be a load of its own.
-const (
-	markBurst = 16
-	markPause = time.Millisecond
-)
+const markBurst = 16
 
 func markForever(path string) error {
 	name, err := unix.BytePtrFromString(path)
 	if err != nil {
 		return err
 	}
-	pause := unix.NsecToTimespec(markPause.Nanoseconds())
-	for {
+	return load.Forever(func() error {
 		for range markBurst {
 			if fd, errno := open(name); errno == 0 {
 				_, _, _ = unix.RawSyscall(unix.SYS_CLOSE, fd, 0, 0)
 			}
 		}
-		// An interrupted pause is only a shorter one.
-		_ = unix.Nanosleep(&pause, nil)
-	}
+		return nil
+	})
 }
 
 // open goes past the Go scheduler: it costs the system call and a few
@@ -142,13 +110,4 @@ func open(name *byte) (fd uintptr, errno unix.Errno) {
 	fd, _, errno = unix.RawSyscall6(unix.SYS_OPENAT, uintptr(at), uintptr(unsafe.Pointer(name)),
 		unix.O_RDONLY|unix.O_CLOEXEC, 0, 0, 0)
 	return fd, errno
-}
-
-func clock(id int32) time.Duration {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(id, &ts); err != nil {
-		// Both clocks exist on every kernel since 2.6.12.
-		panic(err)
-	}
-	return time.Duration(ts.Nano())
 }
