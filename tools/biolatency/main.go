@@ -13,6 +13,7 @@ import (
 
 	"github.com/gobcc/gobcc/internal/common/attach"
 	"github.com/gobcc/gobcc/internal/common/cli"
+	"github.com/gobcc/gobcc/internal/common/constants"
 	"github.com/gobcc/gobcc/internal/common/histogram"
 	"github.com/gobcc/gobcc/internal/common/trace"
 )
@@ -112,17 +113,17 @@ func hooks(o *options, issuers bool) []attach.Hook {
 
 // prepare sets the constants and maps of spec that the options ask for.
 func (o *options) prepare(spec *ebpf.CollectionSpec, command bool) error {
-	err := set(spec, []constant{
-		{bpfVarWantQueue, o.queued || o.split},
-		{bpfVarWantSplit, o.split},
-		{bpfVarWantIssuer, o.issuers(command)},
-		{bpfVarByDisk, o.by.disk},
-		{bpfVarByOp, o.by.op},
-		{bpfVarByCgroup, o.by.cgroup},
-		{bpfVarByComm, o.by.comm},
-		{bpfVarFilterIssuer, command || o.Filter.PicksTasks()},
-		{bpfVarFilterDisk, o.disk != ""},
-		{bpfVarFilterDev, o.dev},
+	err := constants.Set(spec, map[string]any{
+		bpfVarWantQueue:    o.queued || o.split,
+		bpfVarWantSplit:    o.split,
+		bpfVarWantIssuer:   o.issuers(command),
+		bpfVarByDisk:       o.by.disk,
+		bpfVarByOp:         o.by.op,
+		bpfVarByCgroup:     o.by.cgroup,
+		bpfVarByComm:       o.by.comm,
+		bpfVarFilterIssuer: command || o.Filter.PicksTasks(),
+		bpfVarFilterDisk:   o.disk != "",
+		bpfVarFilterDev:    o.dev,
 	})
 	if err != nil {
 		return err
@@ -156,35 +157,20 @@ func slotsFor(phases, cpus int) int {
 	return min(max(128<<20/(histogram.Size*phases*cpus), 16), 1024)
 }
 
-// constant is a variable of the object, and what it is to be.
-type constant struct {
-	name  string
-	value any
-}
-
-func set(spec *ebpf.CollectionSpec, constants []constant) error {
-	for _, c := range constants {
-		if err := spec.Variables[c.name].Set(c.value); err != nil {
-			return fmt.Errorf("set %s: %w", c.name, err)
-		}
-	}
-	return nil
-}
-
 // prepare settles what depends on the kernel.
 func (p *printer) prepare(spec *ebpf.CollectionSpec, k *attach.Kernel) error {
 	p.operations = readOperations(k.Types())
 	// Where the arguments are as in neither of the prototypes, attaching says so.
-	err := set(spec, []constant{
-		{bpfVarQueueFirst, k.Arguments("block_rq_issue") == 2},
-		{bpfVarBioQueueFirst, k.Arguments("block_bio_queue") == 2},
-		{bpfVarStatusIsErrno, k.ArgumentSize("block_rq_complete", 1) == 4},
-		{bpfVarOpMask, p.operations.mask()},
-		{bpfVarFlushFlags, p.operations.bits("FUA", "PREFLUSH")},
-		{bpfVarFlushSequence, flushSequence(k.Types())},
-		{bpfVarSplitQueueFirst, k.Arguments("block_split") == 3},
-		{bpfVarRemapQueueFirst, k.Arguments("block_bio_remap") == 4},
-		{bpfVarHasIoStart, k.Arguments("block_io_start") > 0},
+	err := constants.Set(spec, map[string]any{
+		bpfVarQueueFirst:      k.Arguments("block_rq_issue") == 2,
+		bpfVarBioQueueFirst:   k.Arguments("block_bio_queue") == 2,
+		bpfVarStatusIsErrno:   k.ArgumentSize("block_rq_complete", 1) == 4,
+		bpfVarOpMask:          p.operations.mask(),
+		bpfVarFlushFlags:      p.operations.bits("FUA", "PREFLUSH"),
+		bpfVarFlushSequence:   flushSequence(k.Types()),
+		bpfVarSplitQueueFirst: k.Arguments("block_split") == 3,
+		bpfVarRemapQueueFirst: k.Arguments("block_bio_remap") == 4,
+		bpfVarHasIoStart:      k.Arguments("block_io_start") > 0,
 	})
 	if err != nil {
 		return err
@@ -199,7 +185,7 @@ func (p *printer) prepare(spec *ebpf.CollectionSpec, k *attach.Kernel) error {
 		return err
 	}
 	if len(cgroups) > 0 {
-		if err := set(spec, []constant{{bpfVarFilterCharged, true}}); err != nil {
+		if err := constants.Set(spec, map[string]any{bpfVarFilterCharged: true}); err != nil {
 			return err
 		}
 		for _, id := range cgroups {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/gobcc/gobcc/internal/common/attach"
 	"github.com/gobcc/gobcc/internal/common/cli"
+	"github.com/gobcc/gobcc/internal/common/constants"
 	"github.com/gobcc/gobcc/internal/common/trace"
 )
 
@@ -91,21 +92,12 @@ func hooks(fails, exits bool) []attach.Hook {
 
 // prepare sets the constants of spec that the options ask for.
 func (o *options) prepare(spec *ebpf.CollectionSpec) error {
-	constants := []struct {
-		name  string
-		value any
-	}{
-		{bpfVarFilterPpid, o.ppid},
-		{bpfVarMaxBytes, uint32(o.maxBytes)},
-		{bpfVarWantEnv, len(o.env) > 0},
-		{bpfVarWantExe, o.exe || o.JSON},
-		{bpfVarWantCwd, o.cwd || o.JSON},
-		{bpfVarWantAncestors, uint32(o.walked())},
-	}
-	for _, c := range constants {
-		if err := spec.Variables[c.name].Set(c.value); err != nil {
-			return fmt.Errorf("set %s: %w", c.name, err)
-		}
-	}
-	return nil
+	return constants.Set(spec, map[string]any{
+		bpfVarFilterPpid:    o.ppid,
+		bpfVarMaxBytes:      uint32(o.maxBytes),
+		bpfVarWantEnv:       len(o.env) > 0,
+		bpfVarWantExe:       o.exe || o.JSON,
+		bpfVarWantCwd:       o.cwd || o.JSON,
+		bpfVarWantAncestors: uint32(o.walked()),
+	})
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/gobcc/gobcc/internal/common/attach"
 	"github.com/gobcc/gobcc/internal/common/cli"
+	"github.com/gobcc/gobcc/internal/common/constants"
 	"github.com/gobcc/gobcc/internal/common/paths"
 	"github.com/gobcc/gobcc/internal/common/trace"
 )
@@ -108,30 +109,24 @@ func prepare(spec *ebpf.CollectionSpec, k *attach.Kernel) error {
 func (p *printer) prepare(spec *ebpf.CollectionSpec) error {
 	o := p.opts
 	prefix, inKernel := o.kernelPrefix()
-	constants := []struct {
-		name  string
-		value any
-	}{
-		{bpfVarFilterFailed, o.failed},
-		{bpfVarFilterLatencyNs, uint64(o.minLatency)},
-		{bpfVarFilterFlagCount, o.flags.count},
-		{bpfVarFilterFlagMasks, o.flags.masks},
-		{bpfVarFilterAccessModes, o.flags.modes},
-		{bpfVarFilterPrefix, prefix},
-		{bpfVarFilterPrefixLen, uint32(inKernel)},
-		{bpfVarWantLatency, o.timed()},
-		{bpfVarWantDetails, o.JSON},
-		{bpfVarWantFullPath, o.walked()},
-	}
-	for _, c := range constants {
-		if err := spec.Variables[c.name].Set(c.value); err != nil {
-			return fmt.Errorf("set %s: %w", c.name, err)
-		}
+	err := constants.Set(spec, map[string]any{
+		bpfVarFilterFailed:      o.failed,
+		bpfVarFilterLatencyNs:   uint64(o.minLatency),
+		bpfVarFilterFlagCount:   o.flags.count,
+		bpfVarFilterFlagMasks:   o.flags.masks,
+		bpfVarFilterAccessModes: o.flags.modes,
+		bpfVarFilterPrefix:      prefix,
+		bpfVarFilterPrefixLen:   uint32(inKernel),
+		bpfVarWantLatency:       o.timed(),
+		bpfVarWantDetails:       o.JSON,
+		bpfVarWantFullPath:      o.walked(),
+	})
+	if err != nil {
+		return err
 	}
 	if o.pathRoot != "host" {
 		return nil
 	}
-	var err error
 	if p.mounts, err = paths.HostMounts(); err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/gobcc/gobcc/internal/common/attach"
 	"github.com/gobcc/gobcc/internal/common/cli"
+	"github.com/gobcc/gobcc/internal/common/constants"
 	"github.com/gobcc/gobcc/internal/common/diagnose"
 	"github.com/gobcc/gobcc/internal/common/mappings"
 	"github.com/gobcc/gobcc/internal/common/output"
@@ -45,20 +46,16 @@ func (o *options) prepare(spec *ebpf.CollectionSpec) error {
 	if err != nil {
 		return err
 	}
-	set := func(name string, value any) {
-		if e := spec.Variables[name].Set(value); e != nil && err == nil {
-			err = fmt.Errorf("set %s: %w", name, e)
-		}
+	values := map[string]any{
+		bpfVarMaxUserFrames: uint32(min(depth, most)),
+		bpfVarWantKernel:    !o.userOnly,
+		bpfVarWantUser:      !o.kernelOnly,
+		bpfVarWantIdle:      o.idle,
+		bpfVarFilterTids:    len(o.tids) > 0,
 	}
-	set(bpfVarMaxUserFrames, uint32(min(depth, most)))
-	set(bpfVarWantKernel, !o.userOnly)
-	set(bpfVarWantUser, !o.kernelOnly)
-	set(bpfVarWantIdle, o.idle)
-	set(bpfVarFilterTids, len(o.tids) > 0)
 	if o.manySamples() {
-		set(bpfVarFindRepeats, true)
-		set(bpfVarSeedA, rand.Uint64())
-		set(bpfVarSeedB, rand.Uint64())
+		values[bpfVarFindRepeats] = true
+		values[bpfVarSeedA], values[bpfVarSeedB] = rand.Uint64(), rand.Uint64()
 		spec.Maps[bpfMapSeen].MaxEntries = repeatSlots
 	}
 	tids := spec.Maps[bpfMapTids]
@@ -66,7 +63,7 @@ func (o *options) prepare(spec *ebpf.CollectionSpec) error {
 	for _, tid := range o.tids {
 		tids.Contents = append(tids.Contents, ebpf.MapKV{Key: tid, Value: uint8(1)})
 	}
-	return err
+	return constants.Set(spec, values)
 }
 
 // manySamples reports whether there may be so many samples that it pays to look for

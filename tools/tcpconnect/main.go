@@ -14,6 +14,7 @@ import (
 
 	"github.com/gobcc/gobcc/internal/common/attach"
 	"github.com/gobcc/gobcc/internal/common/cli"
+	"github.com/gobcc/gobcc/internal/common/constants"
 	"github.com/gobcc/gobcc/internal/common/trace"
 )
 
@@ -140,28 +141,23 @@ func (o *options) prepareFor(spec *ebpf.CollectionSpec, k *attach.Kernel) error 
 
 // prepare sets the constants and maps of spec that the options ask for.
 func (o *options) prepare(spec *ebpf.CollectionSpec) error {
-	constants := []struct {
-		name  string
-		value any
-	}{
-		{bpfVarWantOutcome, o.outcome},
-		{bpfVarWantLport, o.lport},
-		{bpfVarWantTime, o.timestamp || o.outcome || o.named()},
-		{bpfVarFilterFailed, o.failed},
-		{bpfVarFilterLatencyNs, uint64(o.minLatency)},
-		{bpfVarFilterFamily, o.family()},
-		{bpfVarFilterNetns, uint32(o.netns)},
-		{bpfVarFilterPorts, o.ports.given()},
-		{bpfVarFilterPortBits, o.ports.bits()},
-		{bpfVarFilterDaddr, o.daddrs.given()},
-		{bpfVarFilterDaddrOthers, o.daddrs.others()},
-		{bpfVarFilterSaddr, o.saddrs.given()},
-		{bpfVarFilterSaddrOthers, o.saddrs.others()},
-	}
-	for _, c := range constants {
-		if err := spec.Variables[c.name].Set(c.value); err != nil {
-			return fmt.Errorf("set %s: %w", c.name, err)
-		}
+	err := constants.Set(spec, map[string]any{
+		bpfVarWantOutcome:       o.outcome,
+		bpfVarWantLport:         o.lport,
+		bpfVarWantTime:          o.timestamp || o.outcome || o.named(),
+		bpfVarFilterFailed:      o.failed,
+		bpfVarFilterLatencyNs:   uint64(o.minLatency),
+		bpfVarFilterFamily:      o.family(),
+		bpfVarFilterNetns:       uint32(o.netns),
+		bpfVarFilterPorts:       o.ports.given(),
+		bpfVarFilterPortBits:    o.ports.bits(),
+		bpfVarFilterDaddr:       o.daddrs.given(),
+		bpfVarFilterDaddrOthers: o.daddrs.others(),
+		bpfVarFilterSaddr:       o.saddrs.given(),
+		bpfVarFilterSaddrOthers: o.saddrs.others(),
+	})
+	if err != nil {
+		return err
 	}
 	o.daddrs.fill(spec.Maps[bpfMapDaddrs])
 	o.saddrs.fill(spec.Maps[bpfMapSaddrs])

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gobcc/gobcc/internal/common/attach"
+	"github.com/gobcc/gobcc/internal/common/constants"
 	"github.com/gobcc/gobcc/internal/common/manual"
 )
 
@@ -372,14 +373,7 @@ func (s *setter) value(name string, v any) {
 	if s.err != nil {
 		return
 	}
-	variable := s.spec.Variables[name]
-	if variable == nil {
-		s.err = fmt.Errorf("the object lacks the variable %s", name)
-		return
-	}
-	if err := variable.Set(v); err != nil {
-		s.err = fmt.Errorf("set %s: %w", name, err)
-	}
+	s.err = constants.Set(s.spec, map[string]any{name: v})
 }
 
 // pid is a flag value: a number above 0.

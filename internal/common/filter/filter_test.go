@@ -47,8 +47,8 @@ func parse(args ...string) (*Filter, error) {
 	return f, fs.Parse(args)
 }
 
-// constants writes down those that are set by flags: "filter_pids=1 filter_tid=7".
-func constants(spec *ebpf.CollectionSpec) string {
+// constantsOf writes down those that are set by flags: "filter_pids=1 filter_tid=7".
+func constantsOf(spec *ebpf.CollectionSpec) string {
 	var list []string
 	for name, v := range spec.Variables {
 		if name == "filter_self" || name == "pid_namespace_inode" || bytes.Equal(v.Value, make([]byte, len(v.Value))) {
@@ -93,7 +93,7 @@ func TestApplySetsConstants(t *testing.T) {
 		if err != nil || len(replace) > 0 {
 			t.Errorf("%s: replaces %v, %v", test.args, replace, err)
 		}
-		if got := constants(spec); got != test.want {
+		if got := constantsOf(spec); got != test.want {
 			t.Errorf("%s sets\n     %s\nnot  %s", test.args, got, test.want)
 		}
 		var own uint32

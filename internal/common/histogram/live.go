@@ -6,6 +6,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
+
+	"github.com/gobcc/gobcc/internal/common/constants"
 )
 
 // The names and numbers in histogram.bpf.h.
@@ -45,13 +47,8 @@ func NewLive(spec *ebpf.CollectionSpec, unit Unit, n int) (*Live, error) {
 	if outer == nil {
 		return nil, fmt.Errorf("the object lacks the map %s", mapName)
 	}
-	for name, v := range map[string]any{shiftVar: uint32(unit.shift), divisorVar: unit.divisor} {
-		if spec.Variables[name] == nil {
-			return nil, fmt.Errorf("the object lacks the variable %s", name)
-		}
-		if err := spec.Variables[name].Set(v); err != nil {
-			return nil, fmt.Errorf("set %s: %w", name, err)
-		}
+	if err := constants.Set(spec, map[string]any{shiftVar: uint32(unit.shift), divisorVar: unit.divisor}); err != nil {
+		return nil, err
 	}
 	outer.InnerMap.MaxEntries = uint32(n)
 	_ = rlimit.RemoveMemlock() // up to 5.10; if it can't be lifted, making the maps fails
