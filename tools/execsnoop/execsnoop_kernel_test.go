@@ -36,6 +36,12 @@ func eachMode(t *testing.T, test func(t *testing.T, mode string)) {
 	livetest.EachMode(t, test, "-x")
 }
 
+// eachModeInTurn is the same for what the modes have in common.
+func eachModeInTurn(t *testing.T, test func(t *testing.T, mode string)) {
+	t.Helper()
+	livetest.EachModeInTurn(t, test, "-x")
+}
+
 // row is an object that execsnoop --json writes.
 type row struct {
 	Kind            string
@@ -464,7 +470,7 @@ func newStage(t *testing.T) *stage {
 // TestKernelEverything loads all that the kernel side has, in each mode.
 func TestKernelEverything(t *testing.T) {
 	everything := []string{"-x", "--exe", "--cwd", "--tty", "--loginuid", "--env", "HOME", "--ancestors", "--exit", "--max-bytes", "8M"}
-	eachMode(t, func(t *testing.T, mode string) {
+	eachModeInTurn(t, func(t *testing.T, mode string) {
 		path := newStage(t).program("everything", livetest.Exit(3))
 		runs := [][]string{{"--json", "-u", "0", "-P", "1"}}
 		if !livetest.Guest() {

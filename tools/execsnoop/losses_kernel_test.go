@@ -46,23 +46,31 @@ func TestKernelStorm(t *testing.T) {
 	}
 	for _, args := range runs {
 		t.Run("execsnoop "+strings.Join(args, " "), func(t *testing.T) {
-			res := livetest.Run(t, append(args, "--", storm)...).Over(t, 0)
-			lost, possibly := res.Lost()
-			shown := uint64(0)
-			for _, line := range res.Lines() {
-				if strings.Contains(line, path) || strings.Contains(line, storm) {
-					shown++
+			small := slices.Contains(args, "-b")
+			// A ring of a page is small, but the reader may be quick.
+			for range 10 {
+				res := livetest.Run(t, append(args, "--", storm)...).Over(t, 0)
+				lost, possibly := res.Lost()
+				shown := uint64(0)
+				for _, line := range res.Lines() {
+					if strings.Contains(line, path) || strings.Contains(line, storm) {
+						shown++
+					}
+				}
+				done := uint64(families*each + 1)
+				livetest.Account(t, "execs", done, shown, lost, possibly)
+				t.Logf("%d shown, %d lost, perhaps %d more", shown, lost, possibly)
+				if !small || livetest.Guest() || lost > 0 {
+					switch {
+					case !small && lost > 0:
+						t.Errorf("of %d execs %d were lost: %s", done, lost, res.Stderr)
+					case small && lost > 0 && !strings.Contains(res.Stderr, "ring buffer full"):
+						t.Errorf("%d are lost, and not for want of room: %s", lost, res.Stderr)
+					}
+					return
 				}
 			}
-			done := uint64(families*each + 1)
-			livetest.Account(t, "execs", done, shown, lost, possibly)
-			switch small := slices.Contains(args, "-b"); {
-			case small && !livetest.Guest() && (lost == 0 || !strings.Contains(res.Stderr, "ring buffer full")):
-				t.Errorf("nothing was lost in a ring of a page: %s", res.Stderr)
-			case !small && lost > 0:
-				t.Errorf("of %d execs %d were lost: %s", done, lost, res.Stderr)
-			}
-			t.Logf("%d shown, %d lost, perhaps %d more", shown, lost, possibly)
+			t.Error("nothing was lost in a ring of a page")
 		})
 	}
 }
@@ -85,7 +93,7 @@ func attached(t *testing.T, hooks []attach.Hook, mode attach.Mode) *attach.Set {
 // TestKernelCallsAreForgotten has execs that work and that fail, from first threads
 // and from others, and then no call may be left of those that have begun.
 func TestKernelCallsAreForgotten(t *testing.T) {
-	eachMode(t, func(t *testing.T, mode string) {
+	eachModeInTurn(t, func(t *testing.T, mode string) {
 		set := attached(t, hooks(true, false), attach.Mode(mode))
 		s := newStage(t)
 		path := leaf(s, "leaf")
@@ -176,7 +184,7 @@ func TestKernelSpares(t *testing.T) {
 // TestKernelCommand traces a command that runs others at the same time, as make -j
 // does: all that it ran is shown, from its own exec on, and how that ended.
 func TestKernelCommand(t *testing.T) {
-	livetest.EachModeInTurn(t, func(t *testing.T, mode string) {
+	eachModeInTurn(t, func(t *testing.T, mode string) {
 		const jobs = 8
 		s := newStage(t)
 		want := map[string]int{}
@@ -254,12 +262,12 @@ func TestKernelCommand(t *testing.T) {
 			}
 			t.Logf("%d failures, %d execs and %d ends are not shown; %d events are lost, and perhaps %d more", failures, execs, ends, lost, possibly)
 		})
-	}, "-x")
+	})
 }
 
 // TestKernelMemory sums up what the tool's maps take of the kernel's memory.
 func TestKernelMemory(t *testing.T) {
-	eachMode(t, func(t *testing.T, mode string) {
+	eachModeInTurn(t, func(t *testing.T, mode string) {
 		runs := [][]string{{"-x", "--exit", "--json", "--ancestors", "--env", "PATH", "--cwd", "--exe", "--max-bytes", "8M", "--pid", fmt.Sprint(os.Getpid()), "--follow"}}
 		if !livetest.Guest() {
 			runs = append(runs, nil)

@@ -19,7 +19,7 @@ import (
 // TestKernelThreads opens in 64 threads at the same time, each as often.
 func TestKernelThreads(t *testing.T) {
 	const threads = 64
-	livetest.EachMode(t, func(t *testing.T, mode string) {
+	livetest.EachModeInTurn(t, func(t *testing.T, mode string) {
 		there := filepath.Join(t.TempDir(), "there")
 		if err := os.WriteFile(there, nil, 0o644); err != nil {
 			t.Fatal(err)

@@ -424,7 +424,7 @@ func TestKernelStacks(t *testing.T) {
 	}
 	asks := 3_000_000
 	if livetest.Guest() {
-		asks /= 2 // a few samples of each kind are wanted, at a tenth of the rate
+		asks /= 4 // a few samples of each kind are wanted, at a tenth of the rate
 	}
 	child.Do(fmt.Sprint(asks))
 	stacks, _ := objects(t, both.Stop())

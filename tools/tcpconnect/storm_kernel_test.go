@@ -23,7 +23,7 @@ func (s server) serve() {
 // TestKernelStorm makes as many connections as fast as they go: shown and lost are all
 // there were, also with a ring buffer that is much too small.
 func TestKernelStorm(t *testing.T) {
-	livetest.EachMode(t, func(t *testing.T, mode string) {
+	livetest.EachModeInTurn(t, func(t *testing.T, mode string) {
 		n := 10_000
 		if livetest.Guest() {
 			n = 500
