@@ -143,6 +143,7 @@ type object struct {
 
 	Taken, Shown, Idle, Filtered, Lost uint64
 	PossiblyLost                       uint64 `json:"possibly_lost"`
+	Throttled                          uint64
 	CPUs                               int
 	Event                              string
 }
@@ -271,8 +272,11 @@ func TestKernelLosses(t *testing.T) {
 	if run.Lost == 0 {
 		t.Errorf("nothing was lost: %+v", run)
 	}
-	if n := count(stacks, touching) + run.Lost; n < 1000*faults {
-		t.Errorf("%d samples and losses of %d", n, 1000*faults)
+	// Where the kernel throttles, it takes no sample of what it leaves out.
+	n := count(stacks, touching) + run.Lost
+	t.Logf("%d samples and losses of %d, %d perhaps; throttled %d times", n, 1000*faults, run.PossiblyLost, run.Throttled)
+	if n+run.PossiblyLost < 1000*faults && run.Throttled == 0 {
+		t.Errorf("%d samples and losses of %d: %+v", n, 1000*faults, run)
 	}
 }
 

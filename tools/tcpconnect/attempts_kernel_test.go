@@ -32,6 +32,8 @@ type scene struct {
 	want map[uint16]map[string]int
 	// late is done when all other scenes are over, shortly before the tool ends.
 	late func()
+	// ignored are ports whose rows say nothing.
+	ignored []uint16
 	// skipped is why the scene could not be made.
 	skipped string
 }
@@ -293,6 +295,7 @@ var scenes = []struct {
 			}
 			s.must(err)
 			defer ring.Close()
+		again:
 			to, closed := newServer(s.t, home, times, 0), newServer(s.t, home, -1, 0)
 			for _, server := range []server{to, closed} {
 				var fds []int
@@ -307,6 +310,12 @@ var scenes = []struct {
 				want := 0
 				if server == closed {
 					want = -int(unix.ECONNREFUSED)
+				}
+				// 5.10 cancels requests now and then, which says nothing of the tool.
+				if slices.Contains(results, -int(unix.ECANCELED)) {
+					s.t.Logf("%s: the kernel cancelled some of %v: once more", s.name, results)
+					s.ignored = append(s.ignored, to.to.Port(), closed.to.Port())
+					goto again
 				}
 				for _, res := range results {
 					if res != want {
@@ -482,7 +491,7 @@ func TestKernelAttempts(t *testing.T) {
 			tool := livetest.Start(t, "--json", "--attach", mode, "--netns", livetest.NetworkPath())
 			tool.Ready()
 			want := map[uint16]map[string]int{}
-			names := map[uint16]string{}
+			names, ignored := map[uint16]string{}, map[uint16]bool{}
 			var late []func()
 			for _, sc := range scenes {
 				s := &scene{t: t, name: sc.name, mode: mode, want: map[uint16]map[string]int{}}
@@ -494,6 +503,9 @@ func TestKernelAttempts(t *testing.T) {
 				watch.Stop()
 				if s.skipped != "" {
 					t.Run(sc.name, func(t *testing.T) { t.Skip("SKIPPED: " + s.skipped) })
+				}
+				for _, port := range s.ignored {
+					ignored[port] = true
 				}
 				for port, rows := range s.want {
 					// Two scenes may be given the same port, one after the other.
@@ -513,6 +525,9 @@ func TestKernelAttempts(t *testing.T) {
 			got := map[uint16]map[string]int{}
 			inode := livetest.NetworkInode(t)
 			for _, r := range rows(t, res, 0) {
+				if ignored[r.Dport] {
+					continue
+				}
 				if got[r.Dport] == nil {
 					got[r.Dport] = map[string]int{}
 				}
