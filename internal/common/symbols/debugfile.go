@@ -2,6 +2,7 @@ package symbols
 
 import (
 	"bytes"
+	"cmp"
 	"debug/elf"
 	"errors"
 	"fmt"
@@ -19,19 +20,30 @@ import (
 // id is read to see whether it is the right one.
 const maxChecksummed = 2 << 30
 
-// loadDebugFile reads the symbol table of a separate debug file, if there is one: by
-// build id, then by the name that the file has for it.
-func (f *File) loadDebugFile(b *builder) {
+// buildIDs is the directory that has debug files by their build ids.
+const buildIDs = "/usr/lib/debug/.build-id"
+
+func byBuildID(id []byte) string {
+	return fmt.Sprintf("%s/%02x/%x.debug", buildIDs, id[:1], id[1:])
+}
+
+// loadDebugFile looks for a separate debug file: by build id, then by the name that the
+// file has for it. Unless names is false its symbol table is read.
+func (f *File) loadDebugFile(b *builder, names bool) {
 	var candidates []string
 	if len(f.buildID) > 1 {
-		id := f.BuildID()
-		candidates = append(candidates, "/usr/lib/debug/.build-id/"+id[:2]+"/"+id[2:]+".debug")
+		candidates = append(candidates, byBuildID(f.buildID))
 	}
 	link, sum, err := f.debugLink()
 	f.problem(".gnu_debuglink", err)
 	if link != "" && strings.HasPrefix(f.options.Path, "/") {
-		dir := path.Dir(path.Clean(f.options.Path))
-		candidates = append(candidates, path.Join(dir, link), path.Join(dir, ".debug", link), path.Join("/usr/lib/debug", dir, link))
+		own := path.Clean(f.options.Path)
+		dir := path.Dir(own)
+		for _, name := range []string{path.Join(dir, link), path.Join(dir, ".debug", link), path.Join("/usr/lib/debug", dir, link)} {
+			if name != own { // debug files may have the names of the files that they are of
+				candidates = append(candidates, name)
+			}
+		}
 	}
 	if len(candidates) == 0 {
 		return
@@ -41,21 +53,21 @@ func (f *File) loadDebugFile(b *builder) {
 		if err != nil {
 			continue // the process may have ended
 		}
-		done := f.loadDebugFileIn(b, root, candidates, sum)
+		done := f.loadDebugFileIn(b, root, candidates, sum, names)
 		unix.Close(root)
 		if done {
-			f.debugRoot = dir
+			f.debugRoot, f.debugProblems = dir, nil
 			return
 		}
 	}
 }
 
-func (f *File) loadDebugFileIn(b *builder, root int, candidates []string, sum uint32) bool {
+func (f *File) loadDebugFileIn(b *builder, root int, candidates []string, sum uint32, names bool) bool {
 	for _, name := range candidates {
 		file, err := openInRoot(root, name, 0)
 		if err != nil {
 			if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
-				f.problem("separate debug file", err)
+				f.debugProblem("separate debug file", err)
 			}
 			continue
 		}
@@ -63,15 +75,12 @@ func (f *File) loadDebugFileIn(b *builder, root int, candidates []string, sum ui
 		if err == nil {
 			err = f.isDebugFileOf(e, file, sum)
 		}
-		if err == nil && e.SectionByType(elf.SHT_SYMTAB) == nil {
-			err = errors.New("it has no symbol table")
-		}
 		if err == nil {
-			err = b.table(f, e, file, elf.SHT_SYMTAB)
+			err = f.takeDebugFile(b, e, file, names)
 		}
 		if err != nil {
 			file.Close()
-			f.problem("separate debug file "+name, err)
+			f.debugProblem("separate debug file "+name, err)
 			continue
 		}
 		f.debugFile = name
@@ -79,6 +88,98 @@ func (f *File) loadDebugFileIn(b *builder, root int, candidates []string, sum ui
 		return true
 	}
 	return false
+}
+
+// takeDebugFile reads the symbol table of a debug file, if names are wanted. One that has
+// none may still have lines.
+func (f *File) takeDebugFile(b *builder, e *elf.File, file *os.File, names bool) error {
+	lines := f.options.Lines && hasDebugInfo(e)
+	switch {
+	case names && e.SectionByType(elf.SHT_SYMTAB) != nil:
+		return b.table(f, e, file, elf.SHT_SYMTAB)
+	case lines:
+		return nil
+	case !names:
+		return errors.New("it has no debugging information")
+	}
+	return errors.New("it has no symbol table")
+}
+
+// hasDebugInfo reports whether a file has DWARF data, and not only the place of it.
+func hasDebugInfo(e *elf.File) bool {
+	for _, s := range e.Sections {
+		if (s.Name == ".debug_info" || s.Name == ".zdebug_info") && s.Type != elf.SHT_NOBITS {
+			return true
+		}
+	}
+	return false
+}
+
+// debugProblem notes that a debug file can't be used. A process's root directory and the
+// host's may be one.
+func (f *File) debugProblem(what string, err error) {
+	err = fmt.Errorf("%s: %w", what, err)
+	for _, before := range f.debugProblems {
+		if before.Error() == err.Error() {
+			return
+		}
+	}
+	f.debugProblems = append(f.debugProblems, err)
+}
+
+// OpenAlternate opens the supplementary file that debugging information refers to, where
+// dwz moved what several files have in common: by its path, which may be relative to the
+// file that names it (the separate debug file, if there is one), or by its build id. It is
+// trusted as little as debug files are. The caller closes it.
+func (f *File) OpenAlternate(link string, buildID []byte) (*os.File, error) {
+	if len(buildID) < 2 {
+		return nil, errors.New("it is referred to without a build id to know it by")
+	}
+	var problem error
+	for _, dir := range f.options.Roots {
+		root, err := openRoot(dir)
+		if err != nil {
+			continue // the process may have ended
+		}
+		name := link
+		if from := cmp.Or(f.debugFile, f.options.Path); !strings.HasPrefix(link, "/") && strings.HasPrefix(from, "/") {
+			from = realName(root, from)
+			// It is for the kernel to find out what is above a directory that may be a
+			// symbolic link.
+			name = from[:strings.LastIndexByte(from, '/')+1] + link
+		}
+		for _, name := range []string{name, byBuildID(buildID)} {
+			file, err := openInRoot(root, name, 0)
+			if err != nil {
+				if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
+					problem = err
+				}
+				continue
+			}
+			if err = f.isAlternate(file, buildID); err == nil {
+				unix.Close(root)
+				return file, nil
+			}
+			problem = fmt.Errorf("%s: %w", name, err)
+			file.Close()
+		}
+		unix.Close(root)
+	}
+	if problem != nil {
+		return nil, problem
+	}
+	return nil, fmt.Errorf("it is neither there nor at %s: %w", byBuildID(buildID), fs.ErrNotExist)
+}
+
+func (f *File) isAlternate(file *os.File, buildID []byte) error {
+	e, err := elf.NewFile(&budget{file, maxHeaders})
+	if err != nil {
+		return err
+	}
+	if id := f.readBuildID(e, file); !bytes.Equal(id, buildID) {
+		return fmt.Errorf("it has build id %x, and %x is referred to", id, buildID)
+	}
+	return nil
 }
 
 // isDebugFileOf tells by error that a debug file is another file's.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/ulikunitz/xz"
 
@@ -36,6 +37,9 @@ type Options struct {
 	Roots []string
 	// Demangle gives C++ and Rust names their readable form.
 	Demangle bool
+	// Lines has a separate debug file looked for where the file has names and no
+	// debugging information.
+	Lines bool
 }
 
 // File names the functions of an ELF file. It isn't for use by several goroutines at
@@ -52,6 +56,8 @@ type File struct {
 	debugRoot string // directory that debugFile is beneath
 	problems  []error
 	closers   []io.Closer
+	// What debug files could not be used, if there was none that could.
+	debugProblems []error
 }
 
 // A function is a symbol of one.
@@ -98,18 +104,16 @@ func (f *File) load(b *builder, r io.ReaderAt) {
 	} else {
 		f.gopcln = go1
 	}
-	if f.section(elf.SHT_SYMTAB) != nil {
+	named := f.section(elf.SHT_SYMTAB) != nil
+	if named {
 		f.problem("symbol table", b.table(f, f.elf, r, elf.SHT_SYMTAB))
-	} else {
-		mini := false
-		if s := f.elf.Section(".gnu_debugdata"); s != nil {
-			err := f.loadMiniDebug(b, r, s)
-			f.problem(".gnu_debugdata", err)
-			mini = err == nil
-		}
-		if !mini {
-			f.loadDebugFile(b)
-		}
+	} else if s := f.elf.Section(".gnu_debugdata"); s != nil {
+		err := f.loadMiniDebug(b, r, s)
+		f.problem(".gnu_debugdata", err)
+		named = err == nil
+	}
+	if !named || f.options.Lines && !f.HasDebugInfo() {
+		f.loadDebugFile(b, !named)
 	}
 	// A symbol table has what .dynsym has, too, unless somebody trimmed it.
 	f.problem("dynamic symbol table", b.table(f, f.elf, r, elf.SHT_DYNSYM))
@@ -220,8 +224,8 @@ func (f *File) Segment(vaddr uint64) (start, limit, offset uint64, ok bool) {
 // BuildID is the id that the linker gave the file, in hexadecimal; empty if it has none.
 func (f *File) BuildID() string { return hex.EncodeToString(f.buildID) }
 
-// DebugFile is the path of the separate debug file that names come from; empty if they
-// come from none.
+// DebugFile is the path of the separate debug file that is used, for names or with Lines;
+// empty if there is none.
 func (f *File) DebugFile() string { return f.debugFile }
 
 // OpenDebugFile opens the separate debug file again, beneath the root directory where it
@@ -235,8 +239,16 @@ func (f *File) OpenDebugFile() (*os.File, error) {
 	return openInRoot(root, f.debugFile, 0)
 }
 
-// Problems are what of the file could not be used, and why.
-func (f *File) Problems() []error { return f.problems }
+// Problems are what of the file could not be used, and why. DebugFileProblems are among
+// them.
+func (f *File) Problems() []error { return slices.Concat(f.problems, f.debugProblems) }
+
+// DebugFileProblems are the separate debug files that could not be used, and why, if there
+// was none that could.
+func (f *File) DebugFileProblems() []error { return f.debugProblems }
+
+// HasDebugInfo reports whether the file itself has debugging information.
+func (f *File) HasDebugInfo() bool { return hasDebugInfo(f.elf) }
 
 // HasSymbols reports whether there is anything in the file that names functions.
 func (f *File) HasSymbols() bool { return len(f.functions) > 0 || f.gopcln != nil }

@@ -353,6 +353,171 @@ func TestDebugFile(t *testing.T) {
 	}
 }
 
+// TestDebugFileForLines looks for a debug file of a file that has its names.
+func TestDebugFileForLines(t *testing.T) {
+	path := compile(t, "gcc", "lib.c", "-shared", "-fPIC", "-O1", "-g", "-Wl,--build-id=0x00112233445566778899aabbccddeeff")
+	whole := readNM(t, path)
+	root := t.TempDir()
+	options := Options{Path: "/opt/lib.so", Roots: []string{root}, Lines: true}
+	const name = "/usr/lib/debug/.build-id/00/112233445566778899aabbccddeeff.debug"
+	debug := filepath.Join(root, name)
+	if err := os.MkdirAll(filepath.Dir(debug), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	run(t, ".", "objcopy", "--only-keep-debug", path, debug)
+	if f := openTest(t, path, options); f.DebugFile() != "" || !f.HasDebugInfo() {
+		t.Errorf("a file with debugging information of its own has the debug file %q", f.DebugFile())
+	}
+	run(t, ".", "strip", "--strip-debug", path)
+	f := openTest(t, path, options)
+	if f.DebugFile() != name || f.HasDebugInfo() {
+		t.Errorf("the debug file is %q", f.DebugFile())
+	}
+	checkNM(t, f, whole, 5)
+	options.Lines = false
+	if f := openTest(t, path, options); f.DebugFile() != "" {
+		t.Errorf("without lines, the debug file is %q", f.DebugFile())
+	}
+	options.Lines = true
+
+	// One that has lines and no names, of a file without names.
+	stripped := filepath.Join(t.TempDir(), "lib.so")
+	run(t, ".", "strip", "-o", stripped, path)
+	run(t, ".", "objcopy", "--strip-all", "--keep-section=.debug_*", debug)
+	f = openTest(t, stripped, options)
+	if f.DebugFile() != name || len(f.Problems()) != 0 {
+		t.Errorf("without names: the debug file is %q; %v", f.DebugFile(), f.Problems())
+	}
+	options.Lines = false
+	if f = openTest(t, stripped, options); f.DebugFile() != "" || len(f.DebugFileProblems()) != 1 {
+		t.Errorf("without names and lines: the debug file is %q; %v", f.DebugFile(), f.DebugFileProblems())
+	}
+	options.Lines = true
+
+	// What can't be read is told once, although both roots are the same.
+	if err := os.Truncate(debug, 100); err != nil {
+		t.Fatal(err)
+	}
+	options.Roots = []string{root, root}
+	f = openTest(t, path, options)
+	if got := f.DebugFileProblems(); f.DebugFile() != "" || len(got) != 1 || !strings.HasPrefix(got[0].Error(), "separate debug file "+name+": ") {
+		t.Errorf("a damaged debug file: %q; %v", f.DebugFile(), got)
+	}
+	// And not at all where another can.
+	other := t.TempDir()
+	if err := os.MkdirAll(filepath.Dir(filepath.Join(other, name)), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	whole2 := compile(t, "gcc", "lib.c", "-shared", "-fPIC", "-O1", "-g", "-Wl,--build-id=0x00112233445566778899aabbccddeeff")
+	run(t, ".", "objcopy", "--only-keep-debug", whole2, filepath.Join(other, name))
+	options.Roots = []string{root, other}
+	if f = openTest(t, path, options); f.DebugFile() != name || len(f.DebugFileProblems()) != 0 {
+		t.Errorf("one of two is damaged: %q; %v", f.DebugFile(), f.DebugFileProblems())
+	}
+}
+
+// TestOwnName has a debuglink that is the name of the file itself, as debug files in a tree
+// of their own may have it.
+func TestOwnName(t *testing.T) {
+	path := compile(t, "gcc", "lib.c", "-shared", "-fPIC", "-O1", "-Wl,--build-id=none")
+	root := t.TempDir()
+	dir := filepath.Join(root, "opt")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	debug := filepath.Join(t.TempDir(), "lib.so")
+	run(t, ".", "objcopy", "--only-keep-debug", path, debug)
+	own := filepath.Join(dir, "lib.so")
+	run(t, ".", "objcopy", "--strip-all", "--add-gnu-debuglink="+debug, path, own)
+	f := openTest(t, own, Options{Path: "/opt/lib.so", Roots: []string{root}})
+	if f.DebugFile() != "" || len(f.Problems()) != 0 {
+		t.Errorf("the debug file is %q; %v", f.DebugFile(), f.Problems())
+	}
+}
+
+// TestAlternate opens the supplementary file by path and by build id, in the root only.
+func TestAlternate(t *testing.T) {
+	path := compile(t, "gcc", "lib.c", "-shared", "-fPIC", "-O1", "-g", "-Wl,--build-id=0x00112233445566778899aabbccddeeff")
+	shared := compile(t, "gcc", "lib.c", "-shared", "-fPIC", "-Wl,--build-id=0xaabbccdd")
+	data, err := os.ReadFile(shared)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := []byte{0xaa, 0xbb, 0xcc, 0xdd}
+	const debug = "usr/lib/debug/.build-id/00/112233445566778899aabbccddeeff.debug"
+	for _, test := range []struct {
+		name, link, at string
+		real           string // where the debug file is a link to; empty for none
+		id             []byte
+		want           string // part of the error
+	}{
+		{"build id", "/nowhere", "usr/lib/debug/.build-id/aa/bbccdd.debug", "", id, ""},
+		{"absolute path", "/usr/lib/debug/.dwz/x86/lib", "usr/lib/debug/.dwz/x86/lib", "", id, ""},
+		{"relative path", "../../.dwz/lib", "usr/lib/debug/.dwz/lib", "", id, ""},
+		{"relative path of a link's target", "../.dwz/lib", "usr/lib/debug/.dwz/lib", "/usr/lib/debug/opt/lib.debug", id, ""},
+		{"relative path of a relative link's target", "../.dwz/lib", "usr/lib/debug/.dwz/lib", "../../opt/lib.debug", id, ""},
+		{"too far up", "../../../../../../../../dwz", "dwz", "", id, ""},
+		{"another build id", "/dwz", "dwz", "", []byte{1, 2, 3, 4}, "/dwz: it has build id aabbccdd, and 01020304 is referred to"},
+		{"no build id", "/dwz", "dwz", "", nil, "without a build id"},
+		{"nowhere", "/dwz", "elsewhere", "", id, "it is neither there nor at /usr/lib/debug/.build-id/aa/bbccdd.debug"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			root := t.TempDir()
+			at := filepath.Join(root, test.at)
+			target := filepath.Join(root, debug)
+			if test.real != "" {
+				target = filepath.Join(root, "usr/lib/debug/opt/lib.debug")
+				if err := os.MkdirAll(filepath.Dir(filepath.Join(root, debug)), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Symlink(test.real, filepath.Join(root, debug)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, name := range []string{target, at} {
+				if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			run(t, ".", "objcopy", "--only-keep-debug", path, target)
+			stripped := filepath.Join(t.TempDir(), "lib.so")
+			run(t, ".", "strip", "-o", stripped, path)
+			if err := os.WriteFile(at, data, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			f := openTest(t, stripped, Options{Path: "/opt/lib.so", Roots: []string{"/nonexistent", root}, Lines: true})
+			if f.DebugFile() != "/"+debug {
+				t.Fatalf("the debug file is %q", f.DebugFile())
+			}
+			file, err := f.OpenAlternate(test.link, test.id)
+			if test.want != "" {
+				if err == nil || !strings.Contains(err.Error(), test.want) {
+					t.Fatalf("%v, want %q", err, test.want)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer file.Close()
+			if got, err := io.ReadAll(file); err != nil || !bytes.Equal(got, data) {
+				t.Errorf("it has %d bytes of %d: %v", len(got), len(data), err)
+			}
+			// A link that leads out of the root stays in it.
+			if err := os.Remove(at); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Symlink(shared, at); err != nil {
+				t.Fatal(err)
+			}
+			if file, err := f.OpenAlternate(test.link, test.id); err == nil {
+				file.Close()
+				t.Error("a link out of the root was followed")
+			}
+		})
+	}
+}
+
 func TestDemangledFile(t *testing.T) {
 	path := compile(t, "g++", "names.cc", "-O1")
 	for _, demangled := range []bool{true, false} {

@@ -39,3 +39,29 @@ func openRoot(dir string) (int, error) {
 	}
 	return fd, nil
 }
+
+// realName follows the symbolic links that a path's last part may be, so that the directory
+// of the result is that of the file itself.
+func realName(root int, name string) string {
+	for range 16 { // links may lead in circles
+		fd, err := unix.Openat2(root, strings.TrimLeft(name, "/"), &unix.OpenHow{
+			Flags:   unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC,
+			Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+		})
+		if err != nil {
+			return name
+		}
+		target := make([]byte, unix.PathMax)
+		n, err := unix.Readlinkat(fd, "", target)
+		unix.Close(fd)
+		switch {
+		case err != nil || n <= 0: // it is no link
+			return name
+		case target[0] == '/':
+			name = string(target[:n])
+		default:
+			name = name[:strings.LastIndexByte(name, '/')+1] + string(target[:n])
+		}
+	}
+	return name
+}
