@@ -81,7 +81,7 @@ func (w *walk) next() (*abbrev, error) {
 	if a == nil {
 		return nil, errDamaged
 	}
-	return a, nil
+	return a, a.err()
 }
 
 // function reads the rest of a function's entry, and adds it if it has code.

@@ -21,7 +21,7 @@ type sections struct {
 
 	abbrev, info, line, lineStr, str   []byte
 	addr, strOffsets, ranges, rnglists []byte
-	altPath                            string // of the supplementary file, from .gnu_debugaltlink
+	altPath                            string // of the supplementary file, from .gnu_debugaltlink or .debug_sup
 	altBuildID                         []byte
 	executable                         []span // segments
 }
@@ -74,6 +74,14 @@ func readSections(f *os.File, budget *Budget, alternate bool) (*sections, error)
 			s.altPath, s.altBuildID = string(path), bytes.Clone(id)
 			continue
 		}
+		if section.Name == ".debug_sup" && !alternate {
+			link, err := s.contents(section, budget)
+			if err != nil {
+				return nil, errors.Join(err, s.close(budget))
+			}
+			s.readSup(link)
+			continue
+		}
 		name, ok := strings.CutPrefix(section.Name, ".debug_")
 		if !ok {
 			if name, ok = strings.CutPrefix(section.Name, ".zdebug_"); !ok {
@@ -89,6 +97,16 @@ func readSections(f *os.File, budget *Budget, alternate bool) (*sections, error)
 		}
 	}
 	return s, nil
+}
+
+// readSup reads .debug_sup, which DWARF 5 has in place of .gnu_debugaltlink.
+func (s *sections) readSup(link []byte) {
+	c := at(link, 0)
+	version, supplementary, path := c.number(2), c.byte(), c.cstring()
+	sum := c.bytes(c.uleb()) // a build id, as dwz makes it
+	if !c.failed && version == 5 && supplementary == 0 {
+		s.altPath, s.altBuildID = string(path), bytes.Clone(sum)
+	}
 }
 
 // contents gives a section as it is mapped or, if it is compressed, a copy.

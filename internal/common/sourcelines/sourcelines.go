@@ -10,6 +10,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"runtime/debug"
 	"slices"
@@ -119,6 +120,7 @@ type File struct {
 type data struct {
 	*sections
 	units  []unit
+	unread error // why there may be more units
 	tables map[layout]*abbrevs
 	kept   int   // abbreviations in tables
 	alt    *data // of the supplementary file
@@ -228,8 +230,12 @@ func (f *File) placeUnits(clock *clock) error {
 			split++
 		}
 	}
+	if f.main.unread != nil {
+		f.notes = append(f.notes, fmt.Sprintf("not all units can be read: %v", f.main.unread))
+	}
 	if n := len(f.damaged); n > 0 {
-		f.notes = append(f.notes, fmt.Sprintf("%d of %d units of debugging information are damaged", n, len(f.main.units)))
+		first := f.damaged[slices.Min(slices.Collect(maps.Keys(f.damaged)))]
+		f.notes = append(f.notes, fmt.Sprintf("%d of %d units can't be read: %v", n, len(f.main.units), first))
 	}
 	if split > 0 {
 		f.notes = append(f.notes, fmt.Sprintf(
@@ -250,7 +256,7 @@ func (d *data) open(f *os.File, budget *Budget, alternate bool) (err error) {
 	if d.sections, err = readSections(f, budget, alternate); err != nil {
 		return err
 	}
-	d.units, _ = readUnits(d.info)
+	d.units, d.unread = readUnits(d.info)
 	return nil
 }
 
@@ -272,6 +278,9 @@ func (f *File) openAlternate() {
 	if err := alt.open(file, f.budget, true); err != nil {
 		missing(err)
 		return
+	}
+	if alt.unread != nil {
+		f.notes = append(f.notes, fmt.Sprintf("names in %q may be missing: %v", f.main.altPath, alt.unread))
 	}
 	f.main.alt = alt
 }

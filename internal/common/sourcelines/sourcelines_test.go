@@ -302,7 +302,17 @@ func TestSeparateFile(t *testing.T) {
 // TestAlternate reads files of which dwz took what they share.
 func TestAlternate(t *testing.T) {
 	need(t, "gcc", "g++", "dwz", "llvm-symbolizer-19")
-	p := build(t, programCXX, "cc", "g++ -g -O2 -o p p.cc && cp p p2 && cp p original && dwz -m shared p p2")
+	for _, test := range []struct{ name, compile, dwz string }{
+		{"DWARF 4", "-gdwarf-4", "-m shared"},
+		{"DWARF 5", "-gdwarf-5", "-m shared"},
+		{"DWARF 5 supplementary", "-gdwarf-5", "-5 -m shared"},
+	} {
+		t.Run(test.name, func(t *testing.T) { alternate(t, test.compile, test.dwz) })
+	}
+}
+
+func alternate(t *testing.T, compile, dwz string) {
+	p := build(t, programCXX, "cc", "g++ -g "+compile+" -O2 -o p p.cc && cp p p2 && cp p original && dwz "+dwz+" p p2")
 	original := filepath.Join(filepath.Dir(p), "original")
 	opened := ""
 	file := open(t, p, Options{Alternate: func(name string, id []byte) (*os.File, error) {
@@ -481,6 +491,88 @@ func TestCut(t *testing.T) {
 	}
 	if lines, err := file.Lines(outer); lines != nil || err == nil {
 		t.Errorf("a cut file gives %v, %v", lines, err)
+	}
+}
+
+// TestUnknown reads what a later DWARF may have, which is told.
+func TestUnknown(t *testing.T) {
+	need(t, "gcc", "objcopy")
+	p := build(t, programC, "c", "gcc -g -gdwarf-5 -O2 -o p p.c")
+	good, err := os.ReadFile(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	section := func(name string) []byte {
+		e, err := elf.NewFile(bytes.NewReader(good))
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := e.Section(name).Data()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	// replaced gives the program with a section of it changed, in place.
+	replaced := func(name string, change func(data []byte)) string {
+		data := section(name)
+		before := bytes.Clone(data)
+		change(data)
+		if bytes.Equal(before, data) {
+			t.Fatal("nothing was changed")
+		}
+		if err := os.WriteFile(p, bytes.Replace(good, before, data, 1), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	outer := symbol(t, p, "outer")
+
+	// The form of the name of a function: of the last abbreviation with that tag.
+	form := replaced(".debug_abbrev", func(data []byte) {
+		change := -1
+		for c := at(data, 0); ; {
+			start := c.off
+			if a := readAbbrev(&c, layout{0, 8, 4, 4}); a.code == 0 {
+				break
+			} else if a.tag == 0x2e && a.attributes[0].name == 0x3f { // DW_TAG_subprogram, DW_AT_external
+				change = start + 4 // code, tag, children, name
+			}
+		}
+		data[change] = 0x7f
+	})
+	file := open(t, form, Options{})
+	lines, err := file.Lines(outer)
+	if want := "debugging information in a form that is not known (0x7f)"; lines != nil || err == nil || err.Error() != want {
+		t.Errorf("an unknown form gives %v, %v", lines, err)
+	}
+	if notes := file.Notes(); len(notes) != 0 {
+		t.Errorf("notes are %q", notes)
+	}
+
+	version := replaced(".debug_info", func(data []byte) { data[4] = 6 })
+	file = open(t, version, Options{})
+	want := "not all units can be read: DWARF 6, addresses of 8 bytes: such units are not known"
+	if notes := file.Notes(); len(notes) != 1 || notes[0] != want {
+		t.Errorf("of another version, notes are %q", notes)
+	}
+	long := replaced(".debug_info", func(data []byte) { data[2] = 1 })
+	if notes := open(t, long, Options{}).Notes(); len(notes) != 1 || notes[0] != "not all units can be read: damaged debugging information" {
+		t.Errorf("of a unit that is too long, notes are %q", notes)
+	}
+	root := replaced(".debug_abbrev", func(data []byte) {
+		c := at(data, 0)
+		for {
+			start := c.off
+			if a := readAbbrev(&c, layout{0, 8, 4, 4}); a.tag == 0x11 { // DW_TAG_compile_unit
+				data[start+4] = 0x7f
+				return
+			}
+		}
+	})
+	want = "1 of 1 units can't be read: debugging information in a form that is not known (0x7f)"
+	if notes := open(t, root, Options{}).Notes(); len(notes) != 1 || notes[0] != want {
+		t.Errorf("of a unit in an unknown form, notes are %q", notes)
 	}
 }
 

@@ -3,6 +3,7 @@ package sourcelines
 import (
 	"debug/dwarf"
 	"errors"
+	"fmt"
 	"math"
 )
 
@@ -34,6 +35,13 @@ const (
 
 var errDamaged = errors.New("damaged debugging information")
 
+// unknownForm is the error of data that a later DWARF than this package knows may have.
+type unknownForm uint16
+
+func (u unknownForm) Error() string {
+	return fmt.Sprintf("debugging information in a form that is not known (%#x)", uint16(u))
+}
+
 // unit is a unit of .debug_info: a source file, as a rule.
 type unit struct {
 	start, root, end uint64 // offsets of its header, of its first entry, and where it ends
@@ -43,8 +51,9 @@ type unit struct {
 	offsetSize       uint8
 }
 
-// readUnits finds the units. Damage ends the list early.
-func readUnits(info []byte) (units []unit, damaged bool) {
+// readUnits finds the units. Damage ends the list early, and units of a form that is not
+// known are left out; of both the error tells.
+func readUnits(info []byte) (units []unit, err error) {
 	c := at(info, 0)
 	for !c.done() {
 		var u unit
@@ -53,7 +62,7 @@ func readUnits(info []byte) (units []unit, damaged bool) {
 		body := uint64(c.off)
 		c.skip(length)
 		if c.failed || len(units) == maxUnits {
-			return units, true
+			return units, errDamaged
 		}
 		u.end = uint64(c.off)
 		h := cursor{data: info[:u.end], off: int(body)}
@@ -73,11 +82,12 @@ func readUnits(info []byte) (units []unit, damaged bool) {
 		}
 		u.root = uint64(h.off)
 		if h.failed || u.version < 2 || u.version > 5 || u.addressSize != 4 && u.addressSize != 8 {
-			continue // of no form that is known; the next may be
+			err = fmt.Errorf("DWARF %d, addresses of %d bytes: such units are not known", u.version, u.addressSize)
+			continue // the next may be
 		}
 		units = append(units, u)
 	}
-	return units, false
+	return units, err
 }
 
 // abbrev is how the entries of one code are laid out.
@@ -89,6 +99,16 @@ type abbrev struct {
 	// What to skip to get over an entry: so many bytes, or what the form has if that is
 	// negative.
 	skips []int32
+	// A form that is not known, so that where its value ends isn't either; or 0.
+	unknown unknownForm
+}
+
+// err tells by error that entries can't be read.
+func (a *abbrev) err() error {
+	if a.unknown != 0 {
+		return a.unknown
+	}
+	return nil
 }
 
 type attribute struct {
@@ -182,6 +202,9 @@ func readAbbrev(c *cursor, l layout) (a abbrev) {
 			run = 0
 		}
 		a.skips = append(a.skips, -int32(form))
+		if a.unknown == 0 && !varies(attr.form) {
+			a.unknown = unknownForm(form)
+		}
 	}
 	if run > 0 {
 		a.skips = append(a.skips, int32(run))
@@ -232,6 +255,16 @@ func (a *abbrev) pass(c *cursor, l layout) {
 			passForm(c, uint16(-s), l)
 		}
 	}
+}
+
+// varies reports whether passForm knows a form.
+func varies(form uint16) bool {
+	switch form {
+	case formString, formUdata, formRefUdata, formStrx, formAddrx, formLoclistx, formRnglistx, formGNUAddrIndex, formGNUStrIndex,
+		formSdata, formBlock1, formBlock2, formBlock4, formBlock, formExprloc, formIndirect:
+		return true
+	}
+	return false
 }
 
 func passForm(c *cursor, form uint16, l layout) {
@@ -340,6 +373,9 @@ func (d *data) root(u *unit) (r root, err error) {
 				return r, errDamaged
 			}
 		}
+	}
+	if err := a.err(); err != nil {
+		return r, err
 	}
 	for _, attr := range a.attributes {
 		v := attr.read(&c, l)
