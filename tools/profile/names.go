@@ -134,6 +134,7 @@ type group struct {
 	root    string  // directory, of a process that has the file mapped; empty if not known
 	problem error
 	notes   []string // what is missing in its source lines
+	noLines bool     // there is no debugging information
 }
 
 // name names all frames of an engine, and gives the files that they are in.
@@ -258,6 +259,10 @@ func (n *namer) nameFile(g *group) {
 		return
 	}
 	defer file.Close()
+	n.nameOpened(g, file)
+}
+
+func (n *namer) nameOpened(g *group, file *opened) {
 	g.mapped.Symbols = file.HasSymbols()
 	g.mapped.BuildID = cmp.Or(g.mapped.BuildID, file.BuildID())
 	for i, f := range g.frames {
@@ -277,6 +282,7 @@ func (n *namer) nameFile(g *group) {
 		}
 	}
 	n.nameBySeparate(g, file)
+	g.explain(file)
 	for _, f := range g.frames {
 		for j, line := range f.Lines {
 			g.mapped.SourceFiles = g.mapped.SourceFiles || line.File != ""
@@ -286,108 +292,21 @@ func (n *namer) nameFile(g *group) {
 	}
 }
 
-// nameBySeparate completes the names by debugging information, where that was asked for.
-func (n *namer) nameBySeparate(g *group, file *opened) {
-	if !n.lines && n.debuginfod == nil || file.file == nil {
-		return
-	}
-	sources := []*os.File{file.file}
-	if file.DebugFile() != "" {
-		if f, err := file.OpenDebugFile(); err == nil {
-			defer f.Close()
-			sources = append(sources, f)
-		}
-	} else if f := n.fetch(g); f != nil {
-		defer f.Close()
-		sources = append(sources, f)
-		nameByFetched(g, f, n.demangle)
-	}
-	if !n.lines {
-		return
-	}
-	for _, f := range slices.Backward(sources) { // the separate one has more
-		err := n.addLines(g, f)
-		if err == nil {
-			return
-		}
-		if !errors.Is(err, sourcelines.ErrNone) {
-			g.problem = fmt.Errorf("--lines: %s: %w", g.mapped.Path, err)
-		}
+// explain tells why frames have no names, if the file or its debug file is the reason.
+func (g *group) explain(file *opened) {
+	unnamed := func(f located) bool { return len(f.Lines) == 0 }
+	if problems := file.Problems(); g.problem == nil && len(problems) > 0 && slices.ContainsFunc(g.frames, unnamed) {
+		g.problem = fmt.Errorf("%s: %s", g.mapped.Path, listed(problems))
 	}
 }
 
-// fetch gets the debug file of a group's file from a server; nil if it can't be had.
-func (n *namer) fetch(g *group) *os.File {
-	if n.debuginfod == nil || g.mapped.BuildID == "" {
-		return nil
+// listed puts errors into one line.
+func listed(errs []error) string {
+	var texts []string
+	for _, err := range errs {
+		texts = append(texts, err.Error())
 	}
-	n.fetching.Lock()
-	defer n.fetching.Unlock()
-	f, err := n.debuginfod.Debuginfo(context.Background(), g.mapped.BuildID)
-	if err != nil {
-		if !errors.Is(err, debuginfod.ErrNotFound) {
-			g.problem = fmt.Errorf("--debuginfod: %s: %w", g.mapped.Path, err)
-		}
-		return nil
-	}
-	return f
-}
-
-// nameByFetched names frames by the symbols of a debug file that is of the group's file.
-func nameByFetched(g *group, f *os.File, demangle bool) {
-	file, err := symbols.OpenFile(f, symbols.Options{Demangle: demangle})
-	if err != nil || file.BuildID() != g.mapped.BuildID {
-		return // what the server gave is of no use
-	}
-	defer file.Close()
-	g.mapped.Symbols = g.mapped.Symbols || file.HasSymbols()
-	for _, f := range g.frames {
-		if line, ok := file.Find(f.Address); ok && len(f.Lines) < 2 {
-			f.Lines = []symbols.Line{line}
-		}
-	}
-}
-
-// addLines gives frames their source lines, and the functions that are inlined there.
-func (n *namer) addLines(g *group, f *os.File) error {
-	options := sourcelines.Options{}
-	if n.demangle {
-		options.Demangle = symbols.Demangle
-	}
-	file, err := sourcelines.Open(f, n.budget, options)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		for _, note := range file.Notes() {
-			g.notes = append(g.notes, "--lines: "+g.mapped.Path+": "+note)
-		}
-		file.Close()
-	}()
-	frames := slices.Clone(g.frames)
-	slices.SortFunc(frames, func(a, b located) int { return cmp.Compare(a.Address, b.Address) })
-	for _, f := range frames {
-		if len(f.Lines) > 0 && f.Lines[0].File != "" {
-			continue // a Go program's, which its own table tells in full
-		}
-		lines, err := file.Lines(f.Address)
-		if errors.Is(err, sourcelines.ErrBudget) {
-			return err
-		}
-		if err != nil || len(lines) == 0 {
-			continue
-		}
-		// The symbol table knows the function that all is inlined into as the linker does.
-		outer := &lines[len(lines)-1]
-		if len(f.Lines) > 0 {
-			known := f.Lines[len(f.Lines)-1]
-			outer.Function, outer.Linkage, outer.Start = known.Function, known.Linkage, known.Start
-		}
-		if outer.Function != "" {
-			f.Lines = lines
-		}
-	}
-	return nil
+	return strings.Join(texts, "; ")
 }
 
 // opened is a file's symbols, and the file.
@@ -416,7 +335,7 @@ func (n *namer) open(g *group) (*opened, error) {
 	if err != nil {
 		return nil, err
 	}
-	options := symbols.Options{Path: g.file.Path, Demangle: n.demangle}
+	options := symbols.Options{Path: g.file.Path, Demangle: n.demangle, Lines: n.lines}
 	// A process that is still there, and sees the file by that path.
 	if g.root != "" {
 		options.Roots = append(options.Roots, g.root)
@@ -471,6 +390,7 @@ func (n *namer) sayProblems(groups []*group) {
 		}
 	}
 	n.sayList(notes, "--lines: %d more such remarks on files")
+	n.sayNoLines(groups)
 }
 
 // sayList says the first texts, and how many more there are.

@@ -97,8 +97,9 @@ func seconds(n int64) time.Duration { return min(time.Duration(n), 1e9) * time.S
 var buildIDs = regexp.MustCompile(`^([0-9a-f]{2}){4,64}$`)
 
 // Debuginfo gives the file of debugging information with a build id, which is in
-// hexadecimal, from the cache or from a server. It wraps ErrNotFound if there is none.
-// Whether what the server gave has that build id is for the caller to see.
+// hexadecimal, from the cache or from a server, by its name in the cache. It wraps
+// ErrNotFound if there is none. Whether what the server gave has that build id is for the
+// caller to see.
 func (c *Client) Debuginfo(ctx context.Context, buildID string) (*os.File, error) {
 	if !buildIDs.MatchString(buildID) {
 		return nil, fmt.Errorf("fetch debugging information: %q is no build id", buildID)
@@ -137,11 +138,11 @@ func (c *Client) debuginfo(ctx context.Context, buildID string) (*os.File, error
 	} else {
 		err = errors.Join(err, os.Remove(f.Name()))
 	}
+	f.Close()
 	if err != nil {
-		f.Close()
 		return nil, err
 	}
-	return f, nil
+	return os.Open(name)
 }
 
 // fetch asks the servers in turn. It leaves an empty file if none has it.

@@ -72,7 +72,9 @@ func (f *File) loadDebugFileIn(b *builder, root int, candidates []string, sum ui
 			continue
 		}
 		e, err := elf.NewFile(&budget{file, maxHeaders})
-		if err == nil {
+		if err != nil {
+			err = fmt.Errorf("%w: %w", ErrNoELF, err)
+		} else {
 			err = f.isDebugFileOf(e, file, sum)
 		}
 		if err == nil {
@@ -80,7 +82,9 @@ func (f *File) loadDebugFileIn(b *builder, root int, candidates []string, sum ui
 		}
 		if err != nil {
 			file.Close()
-			f.debugProblem("separate debug file "+name, err)
+			if !errors.Is(err, errNoLines) {
+				f.debugProblem("separate debug file "+name, err)
+			}
 			continue
 		}
 		f.debugFile = name
@@ -100,10 +104,13 @@ func (f *File) takeDebugFile(b *builder, e *elf.File, file *os.File, names bool)
 	case lines:
 		return nil
 	case !names:
-		return errors.New("it has no debugging information")
+		return errNoLines
 	}
 	return errors.New("it has no symbol table")
 }
+
+// errNoLines is no problem of the debug file's: there are none.
+var errNoLines = errors.New("it has no debugging information")
 
 // hasDebugInfo reports whether a file has DWARF data, and not only the place of it.
 func hasDebugInfo(e *elf.File) bool {
@@ -174,7 +181,7 @@ func (f *File) OpenAlternate(link string, buildID []byte) (*os.File, error) {
 func (f *File) isAlternate(file *os.File, buildID []byte) error {
 	e, err := elf.NewFile(&budget{file, maxHeaders})
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrNoELF, err)
 	}
 	if id := f.readBuildID(e, file); !bytes.Equal(id, buildID) {
 		return fmt.Errorf("it has build id %x, and %x is referred to", id, buildID)
