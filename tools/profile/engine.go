@@ -51,6 +51,9 @@ type engine struct {
 	outside   map[string]*process // those that have no pid here, by comm
 	places    map[place]*frame
 	frames    []located // in the order of first use
+	// Samples with frames of user space of which nothing is known, by process, since what
+	// it has mapped can't be read: nil stands for those of other pid namespaces.
+	unread map[*mappings.Process]uint64
 }
 
 // recording takes what the engine takes in, in the order of time.
@@ -83,7 +86,7 @@ func newEngine(c *counter) *engine {
 	return &engine{
 		counter: c, slots: map[slot]*sample{}, comms: map[[16]uint8]string{},
 		processes: map[*mappings.Process]*process{}, outside: map[string]*process{},
-		places: map[place]*frame{},
+		places: map[place]*frame{}, unread: map[*mappings.Process]uint64{},
 	}
 }
 
@@ -236,6 +239,9 @@ func (e *engine) sample(s *sample) error {
 	if !e.counter.add(s, p, kernel, user) {
 		e.crowded++
 		return nil
+	}
+	if unknown := func(f *frame) bool { return f.Kind == kindUnknown }; (owner == nil || owner.Denied) && slices.ContainsFunc(user, unknown) {
+		e.unread[owner]++
 	}
 	if e.recorder != nil {
 		if err := e.recorder.sample(s, p, kernel, user); err != nil {

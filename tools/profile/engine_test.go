@@ -1,10 +1,14 @@
 package main
 
 import (
+	"bytes"
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"unsafe"
 
+	"github.com/gobcc/gobcc/internal/common/cli"
 	"github.com/gobcc/gobcc/internal/common/mappings"
 	"github.com/gobcc/gobcc/internal/common/perfevent"
 )
@@ -106,6 +110,52 @@ func TestEngineCommand(t *testing.T) {
 	}
 	if e.early != 1 || e.counter.shown != 1 {
 		t.Errorf("%d samples before, %d from then on", e.early, e.counter.shown)
+	}
+}
+
+// TestEngineUnread counts the samples whose functions can't be named, by process, since what
+// it has mapped may not be read.
+func TestEngineUnread(t *testing.T) {
+	e := testEngine()
+	for pid := range uint32(5) {
+		e.timeline.Apply(&perfevent.Record{Kind: perfevent.Fork, Time: 1, PID: nobody + pid, TID: nobody + pid})
+		e.timeline.Apply(&perfevent.Record{Kind: perfevent.Comm, Time: 2, PID: nobody + pid, TID: nobody + pid, Comm: "od\nd"})
+		e.timeline.Apply(&perfevent.Record{Kind: perfevent.Mmap, Time: 3, PID: nobody + pid, TID: nobody + pid, Addr: 0x1000, Len: 0x1000, Path: "//anon"})
+		e.timeline.Process(nobody + pid).Denied = pid < 4
+	}
+	send := func(n int, ev bpfEvent, addr ...uint64) {
+		ev.TimeNs, ev.Slot, ev.UserFrames, ev.UserStatus = 100, noSlot, uint16(len(addr)), uint8(statusFramePointers)
+		for range n {
+			if err := e.handle(bytesOf(ev, addr...)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	send(3, bpfEvent{Pid: nobody, Tid: nobody}, 0x1010, 0x9999)
+	send(23, bpfEvent{Pid: nobody + 1, Tid: nobody + 1}, 0x9999)
+	send(23, bpfEvent{Pid: nobody + 2, Tid: nobody + 2}, 0x1010) // which is known
+	send(23, bpfEvent{Pid: nobody + 3, Tid: nobody + 3})         // of the kernel
+	send(23, bpfEvent{Pid: nobody + 4, Tid: nobody + 4}, 0x9999) // not for that reason
+	send(5, bpfEvent{}, 0x9999)
+	if err := e.advance(1 << 62); err != nil {
+		t.Fatal(err)
+	}
+	var stderr bytes.Buffer
+	p := &session{engine: e, env: &cli.Env{Name: "profile", Stderr: &stderr}}
+	p.sayUnread()
+	got := strings.Split(strings.TrimSpace(stderr.String()), "\n")
+	slices.Sort(got)
+	want := []string{
+		fmt.Sprintf(`profile: no names of user functions in 26 samples: what process %d (od\nd) and 1 more mapped may not be read (it takes CAP_SYS_PTRACE, and no fewer capabilities than the process has)`, nobody+1),
+		"profile: no names of user functions in 5 samples: their processes are outside of this pid namespace",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("it said %q\nnot %q", got, want)
+	}
+	stderr.Reset()
+	clear(e.unread)
+	if p.sayUnread(); stderr.Len() > 0 {
+		t.Errorf("without such samples it said %q", &stderr)
 	}
 }
 

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -147,7 +149,9 @@ func (p *session) attached(r *trace.Run) error {
 		return err
 	}
 	p.engine.timeline = mappings.New(mappings.Options{})
-	if err := p.engine.timeline.Snapshot(pids); err != nil {
+	// Where a few may not be read of all that there are, such as a confined init, it matters
+	// only if samples turn out to be of them.
+	if err := p.engine.timeline.Snapshot(pids); err != nil && (pids != nil || !errors.Is(err, fs.ErrPermission) || !mayReadOthers()) {
 		r.Say(err.Error())
 	}
 	p.fates = r.Map(bpfMapFates)
@@ -156,6 +160,13 @@ func (p *session) attached(r *trace.Run) error {
 	}
 	p.began, p.cpus = time.Now(), p.sampler.CPUs() // what comes before takes time, too
 	return nil
+}
+
+// mayReadOthers reports whether the tool has the capability for what processes of others
+// have mapped.
+func mayReadOthers() bool {
+	s := diagnose.ReadSystem("/")
+	return !s.CapsKnown || s.Caps.Has(diagnose.SysPtrace)
 }
 
 func (p *session) detach() {
@@ -206,6 +217,7 @@ func (p *session) finish(r *trace.Run) error {
 		p.namer.askJVMs()
 	}
 	rep.Files = p.namer.name(p.engine)
+	p.sayUnread()
 	p.engine.describe()
 	p.engine.counter.fill(rep)
 	if err := p.account(r, &rep.Totals); err != nil {
@@ -219,6 +231,33 @@ func (p *session) finish(r *trace.Run) error {
 		r.Say(p.summary(rep))
 	}
 	return nil
+}
+
+// sayUnread says which samples have no names since it may not be read what their processes
+// have mapped.
+func (p *session) sayUnread() {
+	var processes []*mappings.Process
+	samples := uint64(0)
+	for one, n := range p.engine.unread {
+		if one == nil {
+			p.say(fmt.Sprintf("no names of user functions in %d samples: their processes are outside of this pid namespace", n))
+			continue
+		}
+		processes = append(processes, one)
+		samples += n
+	}
+	if len(processes) == 0 {
+		return
+	}
+	first := slices.MinFunc(processes, func(a, b *mappings.Process) int {
+		return cmp.Or(cmp.Compare(p.engine.unread[b], p.engine.unread[a]), cmp.Compare(a.PID, b.PID))
+	})
+	which := fmt.Sprintf("process %d (%s)", first.PID, first.Comm)
+	if more := len(processes) - 1; more > 0 {
+		which += fmt.Sprintf(" and %d more", more)
+	}
+	p.say(fmt.Sprintf("no names of user functions in %d samples: what %s mapped may not be read (it takes CAP_SYS_PTRACE, and no fewer capabilities than the process has)",
+		samples, which))
 }
 
 // report gives the head of a report.

@@ -10,6 +10,7 @@ import (
 	"os"
 	osexec "os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,6 +24,50 @@ import (
 )
 
 func TestMain(m *testing.M) { livetest.Main(m, nil) }
+
+// TestKernelDenied has processes that may not be read, for they have more capabilities. What
+// they execute is known nevertheless.
+func TestKernelDenied(t *testing.T) {
+	livetest.Need(t)
+	child := livetest.Child(t, mapper)
+	pid := uint32(child.Pid())
+	tl := New(Options{})
+	defer tl.Close()
+	var denied error
+	done := make(chan error)
+	go func() {
+		// Capabilities are of a thread, and this one ends with the function.
+		runtime.LockOSThread()
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var none [2]unix.CapUserData
+		err := unix.Capset(&header, &none[0])
+		if err == nil {
+			denied = tl.Snapshot([]uint32{pid})
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(denied, fs.ErrPermission) || !strings.Contains(denied.Error(), fmt.Sprintf("as process %d (", pid)) {
+		t.Errorf("without capabilities: %v", denied)
+	}
+	p := tl.processes[pid]
+	if p == nil || !p.Denied || !p.Partial || len(p.maps) != 0 {
+		t.Fatalf("what may not be read is %+v", p)
+	}
+	forked := &Process{}
+	if p.fork(forked); !forked.Denied {
+		t.Error("its child is not denied")
+	}
+	if err := tl.Snapshot([]uint32{pid}); err != nil || p.Denied || p.Partial || len(p.maps) == 0 {
+		t.Errorf("with all capabilities: %v, %+v", err, p)
+	}
+	p.Denied = true
+	if tl.exec(p); p.Denied {
+		t.Error("it is denied when it has executed another program")
+	}
+}
 
 // A watch is a Timeline that follows the machine.
 type watch struct {

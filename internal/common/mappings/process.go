@@ -19,6 +19,9 @@ type Process struct {
 	// Partial says that records of it are missing, so that there may be more that it has
 	// mapped.
 	Partial bool
+	// Denied says that it is Partial since what it has mapped may not be read. What it
+	// executes from then on is known nevertheless.
+	Denied bool
 
 	maps   []Mapping // by Start; none overlap
 	shared bool      // maps is another's too
@@ -91,7 +94,7 @@ func (p *Process) clear() { p.maps, p.shared = nil, false }
 func (p *Process) fork(child *Process) {
 	p.shared, child.shared = true, true
 	child.maps = p.maps
-	child.Partial = p.Partial
+	child.Partial, child.Denied = p.Partial, p.Denied
 }
 
 // The page of the old system calls, which is at one place in all processes and of no file.

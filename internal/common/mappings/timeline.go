@@ -80,7 +80,8 @@ func (t *Timeline) Close() error {
 // Snapshot reads from /proc what these processes have mapped now, or all if pids is nil. It
 // is to be called after the sideband was opened and before the first sample; records that
 // are older than what it finds do no harm. Its error is about what will be missing, and no
-// reason to stop, unless no process could be read.
+// reason to stop, unless no process could be read. It wraps fs.ErrPermission if that is of
+// processes that may not be read, which are Denied.
 func (t *Timeline) Snapshot(pids []uint32) error {
 	if pids == nil {
 		var err error
@@ -135,7 +136,7 @@ func (t *Timeline) read(pid uint32) (*Process, error) {
 	if denied == nil {
 		p.maps, p.shared = maps, false
 	}
-	p.Partial = denied != nil
+	p.Partial, p.Denied = denied != nil, denied != nil
 	p.since, p.ended, p.fresh = since, false, false
 	t.processes[pid] = p
 	if exe, err := os.Readlink(t.path(pid, "exe")); err == nil {
@@ -309,7 +310,7 @@ func (t *Timeline) exec(p *Process) {
 	p.clear()
 	p.Execs++
 	p.Exe = ""
-	p.Kernel, p.Partial, p.fresh = false, false, false
+	p.Kernel, p.Partial, p.Denied, p.fresh = false, false, false, false
 	// Another thread that executes a program goes on as the main thread, whatever became
 	// of that.
 	p.threads, p.ended = 1, false
