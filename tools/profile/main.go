@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"github.com/gobcc/gobcc/internal/common/cli"
+	"github.com/gobcc/gobcc/internal/common/perfevent"
 	"github.com/gobcc/gobcc/internal/common/trace"
 )
 
@@ -48,14 +49,15 @@ func run(ctx context.Context, env *cli.Env) error {
 		header = opts.header(len(command) > 0)
 	}
 	return opts.Run(ctx, env, trace.Tool{
-		Spec:     spec,
-		Hooks:    hooks(),
-		Command:  command,
-		Header:   header,
-		Attached: p.attached,
-		Detach:   p.detach,
-		Handle:   func(_ *trace.Run, record []byte) error { return p.engine.handle(record) },
-		Drained:  p.drained,
-		Finish:   p.finish,
+		Spec:      spec,
+		Hooks:     hooks(),
+		Command:   command,
+		Header:    header,
+		Preflight: func() error { return perfevent.TryEvent(opts.event, opts.rate) },
+		Attached:  p.attached,
+		Detach:    p.detach,
+		Handle:    func(_ *trace.Run, record []byte) error { return p.engine.handle(record) },
+		Drained:   p.drained,
+		Finish:    p.finish,
 	})
 }

@@ -34,6 +34,7 @@ func TestBadUsage(t *testing.T) {
 		"-F -1":                   "--frequency",
 		"-F 49 -c 100":            "-F and -c exclude each other",
 		"-c 0":                    "-c: a sample each 0 events",
+		"-c 9223372036854775808":  "-c: the kernel counts to 9223372036854775807",
 		"-e clock":                `-e: there is no event "clock"`,
 		"--event=":                `-e: there is no event ""`,
 		"-e rxyz":                 `-e: there is no event "rxyz"`,

@@ -62,7 +62,7 @@ the kernel. The tool's own samples are never shown.`,
 		{Command: "profile -e page-faults -c 1 -- ls", Text: "Show where a command causes page faults"},
 		{Command: "profile --save-raw run.raw 60", Text: "Record a minute, to look at it elsewhere"},
 		{Command: "profile --replay run.raw --svg cpu.svg", Text: "Draw the flame graph of what was recorded"},
-		{Command: "profile --pprof - -- make | go tool pprof -top -", Text: "Show what a command and its children spend their time on"},
+		{Command: "profile --pprof make.pb.gz -- make", Text: "Profile a command and its children; go tool pprof -top make.pb.gz shows it"},
 	},
 	Overhead: `By the kernel's own statistics (--stats), which cost a little themselves, the
 program takes 12 µs of a sample at 49 Hertz and 4 µs at 999, where what it touches is

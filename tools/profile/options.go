@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"strconv"
@@ -176,6 +177,9 @@ func (o *options) checkRate() error {
 		}
 		if least := uint64(time.Second) / maxClockHertz; event.Clock() && o.rate.Period < least {
 			return cli.BadUse("-c: a sample each %d nanoseconds would leave the CPUs no time for anything else: %d at least", o.rate.Period, least)
+		}
+		if o.rate.Period > math.MaxInt64 {
+			return cli.BadUse("-c: the kernel counts to %d and no further", int64(math.MaxInt64))
 		}
 		o.rate.Hertz = 0
 		return nil

@@ -145,7 +145,8 @@ type object struct {
 	PossiblyLost                       uint64 `json:"possibly_lost"`
 	Throttled                          uint64
 	CPUs                               int
-	Event                              string
+	Event, Unit                        string
+	Period                             uint64
 }
 
 type jsonFunction struct{ Function, Type, File string }
@@ -231,6 +232,36 @@ func TestKernelCounts(t *testing.T) {
 	}
 	if run.Filtered < faults || run.Event != "page-faults" {
 		t.Errorf("%+v", run)
+	}
+}
+
+// A hardware event works where there is one. Elsewhere it is said that there is none, before
+// anything is sampled, and --preflight says it too.
+func TestKernelHardwareEvent(t *testing.T) {
+	livetest.Need(t)
+	tried := livetest.Run(t, "--preflight", "-e", "cycles")
+	r := livetest.Run(t, "--json", "-e", "cycles", "-c", "100000000", "0.1")
+	if r.Status != tried.Status {
+		t.Errorf("status %d, and %d of --preflight: %s%s", r.Status, tried.Status, r.Stderr, tried.Stderr)
+	}
+	switch r.Status {
+	case 0:
+		_, run := objects(t, r)
+		if run.Event != "cycles" || run.Unit != "count" || run.Period != 100000000 {
+			t.Errorf("%+v", run)
+		}
+	case 3:
+		t.Log("this machine has no cycles to sample by")
+		for _, text := range []string{r.Stderr, tried.Stderr} {
+			if !strings.Contains(text, "open the perf event cycles: this machine has no such perf event") || !strings.Contains(text, "such as cpu-clock") {
+				t.Errorf("it said %q", text)
+			}
+		}
+		if r.Stdout != "" {
+			t.Errorf("it wrote %q", r.Stdout)
+		}
+	default:
+		t.Errorf("status %d: %s", r.Status, r.Stderr)
 	}
 }
 

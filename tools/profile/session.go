@@ -385,10 +385,15 @@ func (p *session) summary(rep *report) string {
 	var b strings.Builder
 	t := &rep.Totals
 	fmt.Fprintf(&b, "%d samples by %s", t.Taken, rep.Event)
-	if rep.Hertz > 0 {
+	switch {
+	case rep.Hertz > 0:
 		fmt.Fprintf(&b, " at %d Hertz", rep.Hertz)
-	} else {
-		fmt.Fprintf(&b, " every %d %s", rep.Period, rep.Unit)
+	case rep.Unit == "nanoseconds":
+		fmt.Fprintf(&b, " every %d nanoseconds", rep.Period)
+	case rep.Period == 1:
+		b.WriteString(", at each of them")
+	default:
+		fmt.Fprintf(&b, ", one in %d of them", rep.Period)
 	}
 	fmt.Fprintf(&b, ", of %d CPUs in %v", rep.CPUs, rep.Duration.Round(time.Millisecond))
 	if p.sampled > 0 {

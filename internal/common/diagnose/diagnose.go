@@ -227,7 +227,8 @@ func (s *System) cause(kind Kind, err error) (missing, remedy string) {
 		}
 	case PerfEvent:
 		if unsupported || errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
-			return "this machine has no such perf event (virtual machines often lack hardware events)", ""
+			return "this machine has no such perf event (virtual machines often lack hardware events)",
+				"take one that the kernel counts, such as cpu-clock"
 		}
 	case Map:
 		// EINVAL of a kernel that knows the map's type is a wrong size: ours.

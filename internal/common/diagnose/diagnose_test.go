@@ -239,7 +239,7 @@ var situations = []struct {
 	},
 	{
 		"no hardware events", func(s *System) {}, PerfEvent, unix.ENOENT,
-		"this machine has no such perf event (virtual machines often lack hardware events) [no such file or directory]",
+		"this machine has no such perf event (virtual machines often lack hardware events) [no such file or directory]; take one that the kernel counts, such as cpu-clock",
 	},
 	{
 		"ring buffer before 5.8", func(s *System) { s.Release = "5.4.0-190-generic" }, Map, unix.EINVAL,

@@ -53,21 +53,7 @@ type sampling struct {
 // prog to all of them, and only then starts them. Nothing of it remains after an error.
 func NewSampler(prog *ebpf.Program, event Event, rate Rate, cpus []int) (*Sampler, error) {
 	s := &Sampler{event: event, prog: prog, cpus: cpus, samplings: map[int]*sampling{}, failed: map[int]error{}}
-	s.attr = unix.PerfEventAttr{
-		Type:   event.Type,
-		Config: event.Config,
-		Sample: rate.Period,
-		// Only so that records of throttling can be parsed as those of the sideband.
-		Sample_type: sampleType,
-		Bits:        unix.PerfBitDisabled | unix.PerfBitSampleIDAll | unix.PerfBitUseClockID,
-		Read_format: unix.PERF_FORMAT_TOTAL_TIME_ENABLED,
-		Clockid:     unix.CLOCK_MONOTONIC,
-	}
-	s.attr.Size = uint32(unsafe.Sizeof(s.attr))
-	if rate.Hertz > 0 {
-		s.attr.Sample = rate.Hertz
-		s.attr.Bits |= unix.PerfBitFreq
-	}
+	s.setAttr(rate)
 	online, err := s.wanted()
 	if err != nil {
 		return nil, err
@@ -88,6 +74,24 @@ func NewSampler(prog *ebpf.Program, event Event, rate Rate, cpus []int) (*Sample
 	return s, nil
 }
 
+func (s *Sampler) setAttr(rate Rate) {
+	s.attr = unix.PerfEventAttr{
+		Type:   s.event.Type,
+		Config: s.event.Config,
+		Sample: rate.Period,
+		// Only so that records of throttling can be parsed as those of the sideband.
+		Sample_type: sampleType,
+		Bits:        unix.PerfBitDisabled | unix.PerfBitSampleIDAll | unix.PerfBitUseClockID,
+		Read_format: unix.PERF_FORMAT_TOTAL_TIME_ENABLED,
+		Clockid:     unix.CLOCK_MONOTONIC,
+	}
+	s.attr.Size = uint32(unsafe.Sizeof(s.attr))
+	if rate.Hertz > 0 {
+		s.attr.Sample = rate.Hertz
+		s.attr.Bits |= unix.PerfBitFreq
+	}
+}
+
 // wanted lists the CPUs to sample that are online.
 func (s *Sampler) wanted() ([]int, error) {
 	online, err := onlineCPUs()
@@ -102,10 +106,9 @@ func (s *Sampler) wanted() ([]int, error) {
 
 // open opens a CPU's event and attaches the program.
 func (s *Sampler) open(cpu int) error {
-	tried := "open the perf event " + s.event.Name
-	fd, err := unix.PerfEventOpen(&s.attr, -1, cpu, -1, unix.PERF_FLAG_FD_CLOEXEC)
+	fd, err := s.openEvent(cpu)
 	if err != nil {
-		return diagnose.Explain(tried, diagnose.PerfEvent, err)
+		return err
 	}
 	one := &sampling{fd: fd}
 	if !s.noRing {
@@ -119,6 +122,26 @@ func (s *Sampler) open(cpu int) error {
 	}
 	s.samplings[cpu] = one
 	return nil
+}
+
+func (s *Sampler) openEvent(cpu int) (fd int, err error) {
+	fd, err = unix.PerfEventOpen(&s.attr, -1, cpu, -1, unix.PERF_FLAG_FD_CLOEXEC)
+	return fd, diagnose.Explain("open the perf event "+s.event.Name, diagnose.PerfEvent, err)
+}
+
+// TryEvent reports whether a CPU can be sampled by an event, by opening it.
+func TryEvent(event Event, rate Rate) error {
+	s := Sampler{event: event}
+	s.setAttr(rate)
+	online, err := s.wanted()
+	if err != nil {
+		return err
+	}
+	fd, err := s.openEvent(online[0])
+	if err != nil {
+		return err
+	}
+	return unix.Close(fd)
 }
 
 // attach attaches by a link, from Linux 5.15 on (b89fbfbb854c), else by ioctl, where the

@@ -61,9 +61,12 @@ func (o *Options) runPreflight(env *cli.Env, tool *Tool) error {
 		return err
 	}
 	for _, m := range modes {
-		if m.mode == attach.Mode(o.attach) {
+		if m.mode == attach.Mode(o.attach) && m.err != nil {
 			return m.err
 		}
+	}
+	if tool.Preflight != nil {
+		return tool.Preflight()
 	}
 	return nil
 }

@@ -99,6 +99,9 @@ type Tool struct {
 	Hooks []attach.Hook
 	// Prepare is called with the kernel's types before anything is loaded.
 	Prepare func(*attach.Kernel) error
+	// Preflight is called by --preflight, to try what is needed beside the hooks; its error
+	// is that of the run. It may be nil.
+	Preflight func() error
 	// Attached is called when all is attached, before the tool says that it is ready: to
 	// begin with what else is to be there by then, which Detach ends. Either may be nil.
 	Attached func(r *Run) error
