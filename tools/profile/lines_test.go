@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -304,11 +305,14 @@ func TestLinesOfSharedFile(t *testing.T) {
 func TestLinesFromServer(t *testing.T) {
 	l := newLinesTest(t)
 	shared, id := l.shared("/usr/lib/debug/.dwz/x86/p.debug")
-	files := map[string]string{linesBuildID: filepath.Join(l.root, "served"), id: filepath.Join(l.root, "served2")}
+	files := map[string]string{}
 	shell(t, l.root, "mv "+l.debug+" served; mv "+shared+" served2")
+	var mu sync.Mutex // of files
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		part := strings.Split(r.URL.Path, "/")
+		mu.Lock()
 		name := files[part[2]]
+		mu.Unlock()
 		if name == "" {
 			http.NotFound(w, r)
 			return
@@ -317,7 +321,10 @@ func TestLinesFromServer(t *testing.T) {
 	}))
 	defer server.Close()
 	cache := ""
-	anew := func() {
+	serve := func(debug, shared string) {
+		mu.Lock()
+		files = map[string]string{linesBuildID: debug, id: shared}
+		mu.Unlock()
 		cache = t.TempDir()
 		var err error
 		l.client, err = debuginfod.New(func(name string) string {
@@ -327,12 +334,12 @@ func TestLinesFromServer(t *testing.T) {
 			t.Skipf("SKIPPED: %v", err)
 		}
 	}
-	anew()
+	debug, other := filepath.Join(l.root, "served"), filepath.Join(l.root, "served2")
+	serve(debug, other)
 	l.want(true)
 
 	// Files that are others' are not believed.
-	files[linesBuildID], files[id] = files[id], files[linesBuildID]
-	anew()
+	serve(other, debug)
 	l.nameless = true
 	if inlined, lines := l.name(); inlined != 0 || lines != 0 {
 		t.Errorf("by another's debug file, %d addresses have an inlined function and %d a line", inlined, lines)
@@ -341,8 +348,7 @@ func TestLinesFromServer(t *testing.T) {
 		!strings.Contains(l.said[0], want) || !strings.HasSuffix(l.said[0], "remove it to have it fetched again") {
 		t.Errorf("it said %q", l.said)
 	}
-	files[linesBuildID] = files[id]
-	anew()
+	serve(debug, debug)
 	l.nameless = false
 	if inlined, lines := l.name(); inlined != 0 || lines == 0 {
 		t.Errorf("by another's shared file, %d addresses have an inlined function and %d a line", inlined, lines)
@@ -350,9 +356,7 @@ func TestLinesFromServer(t *testing.T) {
 	if want := cache + "/" + id + "/debuginfo, from a server, is of no use"; len(l.said) != 1 || !strings.Contains(l.said[0], want) {
 		t.Errorf("it said %q", l.said)
 	}
-	delete(files, id)
-	delete(files, linesBuildID)
-	anew()
+	serve("", "")
 	l.nameless = true
 	l.want(false, "--lines: there is no debugging information for /opt/p: …")
 }

@@ -37,6 +37,8 @@ type namer struct {
 	kernel   *symbols.Kernel
 	problem  error // why there is no kernel
 	reading  sync.WaitGroup
+	read     chan struct{} // closed when kernel or problem is there
+	told     bool          // of the problem
 	perfMaps map[*mappings.Process]*symbols.PerfMapFile
 	javaMaps bool           // JVMs are to be asked for theirs
 	handles  map[uint32]int // pidfds of what has perfMaps, by pid; only with javaMaps
@@ -46,7 +48,24 @@ type namer struct {
 func (n *namer) start() {
 	n.perfMaps = map[*mappings.Process]*symbols.PerfMapFile{}
 	n.handles = map[uint32]int{}
-	n.reading.Go(func() { n.kernel, n.problem = symbols.OpenKernel() })
+	n.read = make(chan struct{})
+	n.reading.Go(func() {
+		n.kernel, n.problem = symbols.OpenKernel()
+		close(n.read)
+	})
+}
+
+// sayKernel says once that functions of the kernel will have no names, as soon as it is
+// known: there is no need to wait for the end of a long run to find out.
+func (n *namer) sayKernel() {
+	select {
+	case <-n.read:
+		if n.problem != nil && !n.told {
+			n.told = true
+			n.say("no names of kernel functions: " + n.problem.Error())
+		}
+	default:
+	}
 }
 
 // generated is to be called when a process is seen to run code that it made itself: once
@@ -210,7 +229,7 @@ func (n *namer) nameGroup(g *group) {
 
 func (n *namer) nameKernel(g *group) {
 	if n.kernel == nil {
-		g.problem = n.problem
+		n.sayKernel() // if the run was over before
 		return
 	}
 	// Modules and BPF programs come and go.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os/exec"
 	"slices"
@@ -59,5 +60,24 @@ func TestSayList(t *testing.T) {
 		if test.texts > 0 && (len(said) != min(test.texts, maxProblems+1) || said[len(said)-1] != test.last) || !slices.Equal(said[:min(len(said), maxProblems)], texts[:min(len(texts), maxProblems)]) {
 			t.Errorf("of %d texts it said %q", test.texts, said)
 		}
+	}
+}
+
+// TestSayKernel says once, and before the end, that the kernel hides its names.
+func TestSayKernel(t *testing.T) {
+	var said []string
+	n := &namer{say: func(text string) { said = append(said, text) }, read: make(chan struct{})}
+	n.sayKernel()
+	if len(said) > 0 {
+		t.Errorf("before the names are read it said %q", said)
+	}
+	n.problem = errors.New("they are hidden")
+	close(n.read)
+	n.sayKernel()
+	g := &group{mapped: &mapped{}, frames: []located{{frame: &frame{Kind: kindKernel}, place: place{kind: kindKernel}}}}
+	n.nameGroup(g)
+	n.sayProblems([]*group{g})
+	if want := []string{"no names of kernel functions: they are hidden"}; !slices.Equal(said, want) {
+		t.Errorf("it said %q, not %q", said, want)
 	}
 }

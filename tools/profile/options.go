@@ -124,6 +124,9 @@ func (o *options) check(args []string) error {
 	if o.folded && o.JSON {
 		return cli.BadUse("-f and --json exclude each other")
 	}
+	if err := o.checkStdout(); err != nil {
+		return err
+	}
 	if o.userDepth == 0 || o.userDepth > maxUserDepth {
 		return cli.BadUse("--max-user-depth: %d is not from 1 to %d", o.userDepth, maxUserDepth)
 	}
@@ -141,6 +144,21 @@ func (o *options) check(args []string) error {
 		if !threadExists(tid) {
 			return cli.BadUse("--tid: there is no thread %d", tid)
 		}
+	}
+	return nil
+}
+
+// checkStdout refuses several outputs where nobody could take them apart.
+func (o *options) checkStdout() error {
+	flags := o.outputs.toStdout()
+	if o.folded {
+		flags = append(flags, "-f")
+	}
+	if o.JSON {
+		flags = append(flags, "--json")
+	}
+	if len(flags) > 1 {
+		return cli.BadUse("%s and %s would be mixed on standard output: write one of them to a file", flags[0], flags[1])
 	}
 	return nil
 }

@@ -34,6 +34,16 @@ func (o *outputs) define(fs *pflag.FlagSet) {
 	}
 }
 
+// toStdout are the flags that write to standard output.
+func (o *outputs) toStdout() (flags []string) {
+	for _, f := range []struct{ flag, path string }{{"--pprof", o.pprof}, {"--svg", o.svg}, {"--script", o.script}} {
+		if f.path == stdoutName {
+			flags = append(flags, f.flag+" "+stdoutName)
+		}
+	}
+	return flags
+}
+
 // outputFile is a file that is to hold a report.
 type outputFile struct {
 	flag  string
@@ -66,11 +76,42 @@ func (o *outputs) open() error {
 			return err
 		}
 	}
-	if o.saveRaw == "" {
-		return nil
+	if o.saveRaw != "" {
+		if o.saveRaw == stdoutName {
+			return cli.BadUse("--save-raw: a recording is for a file, and not for standard output")
+		}
+		o.raw = &outputFile{flag: "save-raw"}
+		if err := o.raw.open(o.saveRaw); err != nil {
+			return err
+		}
 	}
-	o.raw = &outputFile{flag: "save-raw"}
-	return o.raw.open(o.saveRaw)
+	return o.checkDistinct()
+}
+
+// checkDistinct refuses one file for two outputs, of which the later would be all that is
+// left.
+func (o *outputs) checkDistinct() error {
+	var seen []os.FileInfo
+	var flags []string
+	for _, f := range append(o.files, o.raw) {
+		if f == nil || f.file == nil {
+			continue
+		}
+		info, err := f.file.Stat()
+		if err != nil {
+			return fmt.Errorf("--%s: %w", f.flag, err)
+		}
+		if !info.Mode().IsRegular() {
+			continue
+		}
+		for i, other := range seen {
+			if os.SameFile(info, other) {
+				return cli.BadUse("--%s and --%s can't both be written to %s", flags[i], f.flag, f.file.Name())
+			}
+		}
+		seen, flags = append(seen, info), append(flags, f.flag)
+	}
+	return nil
 }
 
 func (f *outputFile) open(path string) error {

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -193,4 +194,30 @@ func renderFolded(t *testing.T, folded []byte) string {
 		t.Fatalf("flamegraph.pl: %v: %s", err, stderr.String())
 	}
 	return string(out)
+}
+
+// TestOutputsDistinct refuses one file for two outputs, by whatever names, and leaves nothing
+// behind; devices may be written to by several.
+func TestOutputsDistinct(t *testing.T) {
+	dir := t.TempDir()
+	one, link := filepath.Join(dir, "one"), filepath.Join(dir, "link")
+	if err := os.Symlink(one, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range []outputs{{pprof: one, svg: one}, {svg: one, script: link}, {script: one, saveRaw: one}} {
+		err := o.open()
+		if err == nil || !strings.Contains(err.Error(), "can't both be written to "+dir) {
+			t.Errorf("%+v: %v", o, err)
+		}
+		o.close()
+		if _, err := os.Lstat(one); !os.IsNotExist(err) {
+			t.Errorf("a file is left: %v", err)
+		}
+	}
+	for _, o := range []outputs{{pprof: one, svg: filepath.Join(dir, "two"), saveRaw: filepath.Join(dir, "three")}, {pprof: os.DevNull, svg: os.DevNull}} {
+		if err := o.open(); err != nil {
+			t.Error(err)
+		}
+		o.close()
+	}
 }

@@ -193,6 +193,9 @@ func (p *session) drained(r *trace.Run) error {
 		r.Say(err.Error())
 	}
 	p.cpus = max(p.cpus, p.sampler.CPUs())
+	if !p.opts.userOnly {
+		p.namer.sayKernel()
+	}
 	p.progress.show(p.engine.counter.shown, p.began, r)
 	if len(p.opts.tids) == 0 || time.Since(p.checked) < time.Second {
 		return nil
