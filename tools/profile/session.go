@@ -262,6 +262,9 @@ func (p *session) account(r *trace.Run, t *totals) error {
 		}
 	}
 	t.Possibly = lost.Possible
+	if due := p.sampler.Due(); due > t.Taken+t.Possibly {
+		t.Possibly = due - t.Taken
+	}
 	t.Throttled = p.sampler.Throttled()
 	if have := t.Shown + t.Idle + t.Filtered + t.lost(); have != t.Taken {
 		return fmt.Errorf("of %d samples %d are accounted for, which is a bug: please report it", t.Taken, have)
@@ -356,6 +359,9 @@ func (p *session) summary(rep *report) string {
 		fmt.Fprintf(&b, " (%s a second and CPU)", strconv.FormatFloat(float64(t.Taken)/p.sampled.Seconds(), 'f', 1, 64))
 	}
 	fmt.Fprintf(&b, ": %d shown, %d idle, %d filtered, %d lost", t.Shown, t.Idle, t.Filtered, t.lost())
+	if t.Possibly > 0 {
+		fmt.Fprintf(&b, ", and perhaps %d more", t.Possibly)
+	}
 	if t.Throttled > 0 {
 		fmt.Fprintf(&b, "; the kernel held back the sampling %d times", t.Throttled)
 	}
