@@ -267,7 +267,7 @@ func TestKernelHardwareEvent(t *testing.T) {
 
 // Samples that are alike are sent in short, which makes them no fewer.
 func TestKernelRepeats(t *testing.T) {
-	livetest.Need(t)
+	livetest.NeedEnds(t)
 	child := livetest.Child(t, faulter)
 	dir := t.TempDir()
 	script := filepath.Join(dir, "script")
@@ -299,7 +299,8 @@ func TestKernelLosses(t *testing.T) {
 	tool = livetest.Start(t, eachFault("-b", "1", "-U", "-p", fmt.Sprint(child.Pid()))...)
 	tool.Ready()
 	child.Do(fmt.Sprint(1000*faults), "-1")
-	stacks, run := objects(t, tool.Stop())
+	r := tool.Stop()
+	stacks, run := objects(t, r)
 	if run.Lost == 0 {
 		t.Errorf("nothing was lost: %+v", run)
 	}
@@ -307,7 +308,7 @@ func TestKernelLosses(t *testing.T) {
 	n := count(stacks, touching) + run.Lost
 	t.Logf("%d samples and losses of %d, %d perhaps; throttled %d times", n, 1000*faults, run.PossiblyLost, run.Throttled)
 	if n+run.PossiblyLost < 1000*faults && run.Throttled == 0 {
-		t.Errorf("%d samples and losses of %d: %+v", n, 1000*faults, run)
+		t.Errorf("%d samples and losses of %d: %+v\n%s", n, 1000*faults, run, r.Stderr)
 	}
 }
 
@@ -342,7 +343,7 @@ func TestKernelThreads(t *testing.T) {
 }
 
 func TestKernelCPU(t *testing.T) {
-	livetest.Need(t)
+	livetest.NeedEnds(t)
 	if runtime.NumCPU() < 2 {
 		t.Skip("SKIPPED: this machine has one CPU")
 	}
@@ -415,7 +416,7 @@ func burnOne() { burn(units) }
 
 // Samples are where the time goes.
 func TestKernelShares(t *testing.T) {
-	livetest.Need(t)
+	livetest.NeedEnds(t)
 	child := livetest.Child(t, burner)
 	tool := livetest.Start(t, "--json", "-F", "997", "-p", fmt.Sprint(child.Pid()))
 	tool.Ready()
@@ -482,7 +483,7 @@ func TestKernelStacks(t *testing.T) {
 
 // Text and folded stacks have the form of BCC's, and the tool ends with its process.
 func TestKernelTexts(t *testing.T) {
-	livetest.Need(t)
+	livetest.NeedEnds(t)
 	before := livetest.Snapshot(t)
 	child := livetest.Child(t, faulter)
 	pid := fmt.Sprint(child.Pid())
@@ -518,7 +519,7 @@ func TestKernelTexts(t *testing.T) {
 
 // Many samples a second are no reason to lose count.
 func TestKernelFast(t *testing.T) {
-	livetest.Need(t)
+	livetest.NeedEnds(t)
 	child := livetest.Child(t, burner)
 	// 20,000 a second and CPU; an emulated CPU would do nothing else.
 	tool := livetest.Start(t, "--json", "-c", fmt.Sprint(1_000_000_000/slower(20_000)))

@@ -134,7 +134,7 @@ func (p *session) attached(r *trace.Run) error {
 	if p.opts.fs.Changed("stack-storage-size") || p.opts.fs.Changed("hash-storage-size") {
 		r.Say("--stack-storage-size and --hash-storage-size change nothing: no table of stacks can be full here")
 	}
-	p.namer.start()
+	p.namer.start(!p.opts.userOnly)
 	p.began = time.Now()
 	var err error
 	if p.engine.sideband, err = perfevent.OpenSideband(); err != nil {
@@ -193,9 +193,7 @@ func (p *session) drained(r *trace.Run) error {
 		r.Say(err.Error())
 	}
 	p.cpus = max(p.cpus, p.sampler.CPUs())
-	if !p.opts.userOnly {
-		p.namer.sayKernel()
-	}
+	p.namer.sayKernel()
 	p.progress.show(p.engine.counter.shown, p.began, r)
 	if len(p.opts.tids) == 0 || time.Since(p.checked) < time.Second {
 		return nil
@@ -304,6 +302,9 @@ func (p *session) account(r *trace.Run, t *totals) error {
 		}
 	}
 	t.Possibly = lost.Possible
+	if due := p.sampler.Due(); due > t.Taken+t.Possibly {
+		t.Possibly = due - t.Taken
+	}
 	t.Throttled = p.sampler.Throttled()
 	if have := t.Shown + t.Idle + t.Filtered + t.lost(); have != t.Taken {
 		return fmt.Errorf("of %d samples %d are accounted for, which is a bug: please report it", t.Taken, have)
@@ -403,6 +404,9 @@ func (p *session) summary(rep *report) string {
 		fmt.Fprintf(&b, " (%s a second and CPU)", strconv.FormatFloat(float64(t.Taken)/p.sampled.Seconds(), 'f', 1, 64))
 	}
 	fmt.Fprintf(&b, ": %d shown, %d idle, %d filtered, %d lost", t.Shown, t.Idle, t.Filtered, t.lost())
+	if t.Possibly > 0 {
+		fmt.Fprintf(&b, ", and perhaps %d more", t.Possibly)
+	}
 	if t.Throttled > 0 {
 		fmt.Fprintf(&b, "; the kernel held back the sampling %d times", t.Throttled)
 	}
