@@ -16,6 +16,7 @@ import (
 type bpfEvent struct {
 	_            structs.HostLayout
 	TimeNs       uint64
+	Period       uint64
 	Cpu          uint32
 	Slot         uint32
 	Kind         uint16
@@ -48,6 +49,7 @@ const (
 type bpfRepeat struct {
 	_      structs.HostLayout
 	TimeNs uint64
+	Period uint64
 	Cpu    uint32
 	Slot   uint32
 	Kind   uint16

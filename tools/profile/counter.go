@@ -65,10 +65,11 @@ func (c *counter) add(s *sample, p *process, kernel, user []*frame) bool {
 		c.stacks[string(key)] = st
 	}
 	st.Count++
+	st.Events += s.Period
 	c.shown++
 	c.unwinds[s.Status]++
 	if c.keepMoments {
-		c.moments = append(c.moments, moment{Time: s.Time, CPU: s.CPU, Stack: st})
+		c.moments = append(c.moments, moment{Time: s.Time, Period: s.Period, CPU: s.CPU, Stack: st})
 	}
 	return true
 }

@@ -16,6 +16,7 @@ import (
 // sample is what the kernel found when it looked at a CPU.
 type sample struct {
 	Time         uint64 // nanoseconds of CLOCK_MONOTONIC
+	Period       uint64 // of the event, since the sample before
 	CPU          uint32
 	PID, TID     uint32
 	CgroupID     uint64
@@ -103,7 +104,7 @@ func (e *engine) handle(record []byte) error {
 			return fmt.Errorf("a sample of CPU %d repeats one that is not there", head.Cpu)
 		}
 		again := *first
-		again.Time = head.TimeNs
+		again.Time, again.Period = head.TimeNs, head.Period
 		e.samples = append(e.samples, &again)
 		return nil
 	}
@@ -139,7 +140,7 @@ func (e *engine) decode(record []byte) (*sample, error) {
 		e.comms[ev.Comm] = comm
 	}
 	s := &sample{
-		Time: ev.TimeNs, CPU: ev.Cpu, PID: ev.Pid, TID: ev.Tid, CgroupID: ev.CgroupId, Comm: comm,
+		Time: ev.TimeNs, Period: ev.Period, CPU: ev.Cpu, PID: ev.Pid, TID: ev.Tid, CgroupID: ev.CgroupId, Comm: comm,
 		KernelThread: ev.KernelThread != 0, Kernel: addrs[:k:k], User: addrs[k:], Status: status(ev.UserStatus),
 	}
 	// Threads that the kernel made within a process, as those of io_uring, have none of

@@ -22,7 +22,9 @@ text. All are made of the same samples.
 
 --pprof has an address, a build id and the functions for each frame; its labels pid, tid,
 comm, thread, exe, cgroup, container and unwind tell samples apart: pprof -tagroot comm.
-(pprof takes what begins with a digit for a range: -tagfocus container=^0123.) --svg is a
+(pprof takes what begins with a digit for a range: -tagfocus container=^0123.) It counts
+the samples, and what they stand for: CPU time, or with -e cycles and the like how many of
+these, which the kernel tells with each sample. --svg is a
 picture for a browser, in which arrow keys, Enter, / and i move, zoom, search and turn it
 over; without scripts it is a still picture. --script is what FlameScope reads.
 

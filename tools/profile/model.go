@@ -57,6 +57,7 @@ type stack struct {
 	User    []*frame // leaf first
 	Status  status
 	Count   uint64
+	Events  uint64 // how much of the event the samples stand for: the sum of their periods
 
 	number int // of its first sight
 }
@@ -97,9 +98,10 @@ type mapped struct {
 
 // moment is one sample.
 type moment struct {
-	Time  uint64 // nanoseconds of CLOCK_MONOTONIC
-	CPU   uint32
-	Stack *stack
+	Time   uint64 // nanoseconds of CLOCK_MONOTONIC
+	Period uint64 // of the event, since the sample before
+	CPU    uint32
+	Stack  *stack
 }
 
 // status is how the user stack of a sample came out.

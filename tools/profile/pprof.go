@@ -29,27 +29,26 @@ func pprofOf(r *report) *profile.Profile {
 		DurationNanos: r.Duration.Nanoseconds(),
 		Comments:      comments(r),
 	}
-	// At a frequency of events that are no clock's the kernel changes the period all
-	// the time, and what a sample stands for is not known.
-	if r.Period > 0 {
-		value := profile.ValueType{Type: r.Event, Unit: r.Unit}
-		if r.Unit == "nanoseconds" {
-			value.Type = "cpu"
-		}
-		p.PeriodType, p.Period = &value, int64(r.Period)
-		p.SampleType = append(p.SampleType, &profile.ValueType{Type: value.Type, Unit: value.Unit})
+	value := profile.ValueType{Type: r.Event, Unit: r.Unit}
+	if r.Unit == "nanoseconds" {
+		value.Type = "cpu"
 	}
+	p.PeriodType, p.Period = &value, int64(r.Period)
+	p.SampleType = append(p.SampleType, &profile.ValueType{Type: value.Type, Unit: value.Unit})
 	b := pprofBuilder{p: p,
 		mappings: map[*mapped]*profile.Mapping{}, locations: map[*frame]*profile.Location{}, functions: map[function]*profile.Function{}}
 	for _, m := range mainFirst(r) {
 		b.mapping(m)
 	}
 	for _, s := range r.Stacks {
-		sample := &profile.Sample{Value: []int64{int64(s.Count)}, Label: labels(s),
-			NumLabel: map[string][]int64{"pid": {int64(s.Process.PID)}, "tid": {int64(s.TID)}}}
-		if r.Period > 0 {
-			sample.Value = append(sample.Value, int64(s.Count*r.Period))
+		events := s.Count * r.Period
+		// At a frequency of events that are no clock's the kernel changes the period all
+		// the time.
+		if r.Period == 0 {
+			events = s.Events
 		}
+		sample := &profile.Sample{Value: []int64{int64(s.Count), int64(events)}, Label: labels(s),
+			NumLabel: map[string][]int64{"pid": {int64(s.Process.PID)}, "tid": {int64(s.TID)}}}
 		for _, frames := range [][]*frame{s.Kernel, s.User} {
 			for _, f := range frames {
 				sample.Location = append(sample.Location, b.location(f))

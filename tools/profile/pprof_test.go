@@ -39,9 +39,9 @@ func TestPprofEvents(t *testing.T) {
 	if got := p.SampleType[1]; len(p.SampleType) != 2 || got.Type != "cycles" || got.Unit != "count" || p.Sample[0].Value[1] != 5_000_000 {
 		t.Errorf("cycles by a period: %v", p)
 	}
-	r.Period, r.Hertz = 0, 49
+	r.Period, r.Hertz, r.Stacks[0].Events = 0, 49, 1_234_567
 	p = written(t, r)
-	if len(p.SampleType) != 1 || p.SampleType[0].Type != "samples" || len(p.Sample[0].Value) != 1 {
+	if got := p.SampleType[1]; got.Type != "cycles" || got.Unit != "count" || p.Sample[0].Value[0] != 5 || p.Sample[0].Value[1] != 1_234_567 {
 		t.Errorf("cycles at a frequency: %v", p)
 	}
 	p = written(t, &report{Event: "cpu-clock", Unit: "nanoseconds", Period: 1})

@@ -34,6 +34,7 @@ enum kind {
  */
 struct event {
 	__u64 time_ns;
+	__u64 period;	 /* how much of the event is between this sample and the one before */
 	__u32 cpu, slot; /* NO_SLOT: it is not remembered */
 	__u16 kind;
 	__u16 kernel_frames, user_frames;
@@ -47,6 +48,7 @@ struct event {
 /* A sample that is as the last one of its CPU with this slot. */
 struct repeat {
 	__u64 time_ns;
+	__u64 period;
 	__u32 cpu, slot;
 	__u16 kind;
 	__u16 unused[3];
@@ -102,7 +104,7 @@ struct {
 	__type(value, struct record);
 } records SEC(".maps");
 
-/* What each slot of a CPU stands for: two hashes of all but the time, which are equal only for equals. */
+/* What each slot of a CPU stands for: two hashes, of all but time and period, equal only for equals. */
 struct seen {
 	__u64 a, b;
 };
@@ -152,7 +154,7 @@ static __always_inline void mix(struct seen *hash, __u64 word)
 	hash->b ^= hash->b >> 29;
 }
 
-/* All of a record but its time; cpu and slot are the same for all records of a table. */
+/* All of a record but its time and period; cpu and slot are the same for all records of a table. */
 static __always_inline void hash_of(const struct record *r, __u32 frames, struct seen *hash)
 {
 	const struct event *e = &r->event;
@@ -180,6 +182,7 @@ static __always_inline bool sent_repeat(struct record *r, __u32 frames, struct s
 					struct seen *hash)
 {
 	struct repeat repeat = { .time_ns = r->event.time_ns,
+				 .period = r->event.period,
 				 .cpu = r->event.cpu,
 				 .kind = KIND_REPEAT };
 
@@ -222,6 +225,7 @@ int sample(struct bpf_perf_event_data *ctx)
 		return 0;
 	e = &r->event;
 	e->time_ns = bpf_ktime_get_ns();
+	e->period = ctx->sample_period;
 	e->cpu = bpf_get_smp_processor_id();
 	e->slot = NO_SLOT;
 	e->kind = KIND_SAMPLE;

@@ -265,6 +265,46 @@ func TestKernelHardwareEvent(t *testing.T) {
 	}
 }
 
+// The kernel tells with each sample how many events it stands for, also with those that are
+// sent in short. At a frequency that changes all the time.
+func TestKernelPeriods(t *testing.T) {
+	livetest.Need(t)
+	const period = 7
+	child := livetest.Child(t, faulter)
+	for _, rate := range []string{"-c7", "-F499"} {
+		path := filepath.Join(t.TempDir(), "raw")
+		tool := livetest.Start(t, "-e", "page-faults", rate, "--save-raw", path, "-p", fmt.Sprint(child.Pid()))
+		tool.Ready()
+		child.Do(fmt.Sprint(100*period), "-1")
+		child.Do(fmt.Sprint(100*period), "-1")
+		tool.Stop().Over(t, 0)
+		file, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		r, err := readRecording(file, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var events, sum uint64
+		for _, m := range r.Moments {
+			events += m.Period
+			if fixed := rate == "-c7"; fixed && m.Period != period || !fixed && (m.Period == 0 || m.Period > 1<<40) {
+				t.Fatalf("%s: a sample stands for %d", rate, m.Period)
+			}
+		}
+		for _, s := range r.Stacks {
+			sum += s.Events
+		}
+		t.Logf("%s: %d samples of %d faults", rate, len(r.Moments), events)
+		// With a period, about one in seven of 1400. At a frequency there may be none at all.
+		if rate == "-c7" && len(r.Moments) < 23 || sum != events {
+			t.Errorf("%s: %d samples stand for %d faults, and their stacks for %d", rate, len(r.Moments), events, sum)
+		}
+	}
+}
+
 // Samples that are alike are sent in short, which makes them no fewer.
 func TestKernelRepeats(t *testing.T) {
 	livetest.NeedEnds(t)

@@ -22,7 +22,7 @@ import (
 // gives it the next number.
 const (
 	rawMagic   = "gobcc profile recording\n"
-	rawVersion = 1
+	rawVersion = 2 // 1 had no periods
 )
 
 // part is what comes next in a recording.
@@ -270,6 +270,7 @@ func (c *codec) head(r *report) {
 
 func (c *codec) sampled(s *sample) {
 	c.uint(&s.Time)
+	c.uint(&s.Period)
 	number(c, &s.CPU)
 	number(c, &s.PID)
 	number(c, &s.TID)

@@ -65,8 +65,8 @@ func testReport() *report {
 			Throttled: 2, Unwinds: map[status]uint64{statusNone: 2, statusFramePointers: 5237, statusDepth: 1, statusFault: 5}},
 	}
 	r.Moments = []moment{
-		{14926_056082_123, 0, r.Stacks[3]}, {14926_066082_999, 1, r.Stacks[4]}, {14926_066083_000, 0, r.Stacks[2]},
-		{1014926_066083_000, 0, r.Stacks[0]}, {1014926_066083_000, 127, r.Stacks[5]}, {1014926_066083_001, 1, r.Stacks[1]},
+		{14926_056082_123, 20408163, 0, r.Stacks[3]}, {14926_066082_999, 20408163, 1, r.Stacks[4]}, {14926_066083_000, 20408163, 0, r.Stacks[2]},
+		{1014926_066083_000, 20408163, 0, r.Stacks[0]}, {1014926_066083_000, 20408163, 127, r.Stacks[5]}, {1014926_066083_001, 20408163, 1, r.Stacks[1]},
 	}
 	return r
 }

@@ -14,15 +14,15 @@ import (
 func writeScript(w io.Writer, r *report) error {
 	b := bufio.NewWriterSize(w, 64<<10)
 	texts := map[*stack]scriptText{}
-	period := r.Period
-	if period == 0 {
-		period = 1
-	}
 	for _, m := range r.Moments {
 		text, ok := texts[m.Stack]
 		if !ok {
 			text = scriptOf(m.Stack)
 			texts[m.Stack] = text
+		}
+		period := r.Period
+		if period == 0 { // it varied
+			period = m.Period
 		}
 		b.Write(text.task)
 		fmt.Fprintf(b, "[%03d] %5d.%06d: %10d %s: \n", m.CPU, m.Time/1e9, m.Time%1e9/1e3, period, escaped(r.Event))
