@@ -90,9 +90,9 @@ func (c *countedRows) count(r io.Reader) error {
 	})
 }
 
-// awaitCounting waits until two programs of the tracer have run more than once: that of
-// the beginning of a request, and that of its end. It returns the time of that.
-func (b *bench) awaitCounting(ctx context.Context, p *process) (time.Duration, error) {
+// awaitCounting waits until so many programs of the tracer have run at least so often, and
+// returns the time of that.
+func (b *bench) awaitCounting(ctx context.Context, p *process, wanted int, runs uint64) (time.Duration, error) {
 	stats, err := enableStats()
 	if err != nil {
 		return 0, err
@@ -106,11 +106,11 @@ func (b *bench) awaitCounting(ctx context.Context, p *process) (time.Duration, e
 		}
 		running := 0
 		for _, program := range programs {
-			if program.count > 1 {
+			if program.count >= runs {
 				running++
 			}
 		}
-		if running > 1 {
+		if running >= wanted {
 			return now(), nil
 		}
 		select {

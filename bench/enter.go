@@ -19,8 +19,9 @@ const enterCommand = "enter-and-exec"
 // The descriptors that a process started with enterCommand gets beside the
 // standard ones.
 const (
-	startedFD = 3 // takes the time of the exec, 8 bytes
+	startedFD = 3 // takes the time of the exec and the CPU time until then, 8 bytes each
 	readyFD   = 4 // the write end for GOBCC_READY_FD
+	controlFD = 5 // has a command for perf, which says at readyFD that it took it
 )
 
 // enterAndExec mounts what a tracer needs, changes the root directory to
@@ -40,7 +41,12 @@ func enterAndExec(args []string) error {
 			{"proc", "/proc", "proc", 0},
 			{"/sys", "/sys", "", unix.MS_BIND | unix.MS_REC},
 			{"/dev", "/dev", "", unix.MS_BIND | unix.MS_REC},
+			// Where the load and its files are.
+			{os.TempDir(), os.TempDir(), "", unix.MS_BIND},
 		} {
+			if err := os.MkdirAll(filepath.Join(root, m.target), 0o755); err != nil {
+				return err
+			}
 			if err := unix.Mount(m.source, filepath.Join(root, m.target), m.kind, m.flags, ""); err != nil {
 				return fmt.Errorf("mount %s for the tracer: %w", m.target, err)
 			}
@@ -63,9 +69,14 @@ func enterAndExec(args []string) error {
 		return err
 	}
 
-	var started [8]byte
+	var usage unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err != nil {
+		return err
+	}
+	var started [16]byte
 	unix.CloseOnExec(startedFD)
-	binary.LittleEndian.PutUint64(started[:], uint64(now()))
+	binary.LittleEndian.PutUint64(started[8:], uint64(usage.Utime.Nano()+usage.Stime.Nano()))
+	binary.LittleEndian.PutUint64(started[:8], uint64(now()))
 	if _, err := unix.Write(startedFD, started[:]); err != nil {
 		return fmt.Errorf("tell the time of the start: %w", err)
 	}

@@ -5,12 +5,13 @@
 // Usage:
 //
 //	go run ./bench [-rounds N] [-busy-rounds N] [-n PAIRS] [-execs N] [-connects N]
-//	               [-reads N] [-disk DISK] [-cpu N] [-only NAMES] [-peers WHICH]
-//	               [-tool FILE] [-stats] [-limit TIME] [-record FILE] [TOOL...]
+//	               [-reads N] [-disk DISK] [-burns N] [-cpu N] [-only NAMES]
+//	               [-peers WHICH] [-tool FILE] [-stats] [-limit TIME] [-record FILE]
+//	               [TOOL...]
 //	go run ./bench -compare FILE
 //
-// Without a TOOL, opensnoop, execsnoop, tcpconnect or biolatency, it measures all of
-// them.
+// Without a TOOL, opensnoop, execsnoop, tcpconnect, biolatency or profile, it measures all
+// of them.
 //
 // It needs root. Nothing that it mounts or starts outlives it. docs/speed.md
 // says how each figure is come by; -record puts the tables there, between the
@@ -84,6 +85,7 @@ type options struct {
 	rounds, busyRounds int
 	pairs, execs       int
 	connects, reads    int
+	burns              int
 	cpu                int
 	disk               string
 	only               []string
@@ -94,7 +96,7 @@ type options struct {
 }
 
 // tracerKeys are the names that -only takes.
-var tracerKeys = []string{"gobcc", "libbpf", "bpftrace", "bcc"}
+var tracerKeys = []string{"gobcc", "libbpf", "bpftrace", "perf", "bcc"}
 
 func parseOptions(args []string) (options, error) {
 	var o options
@@ -106,6 +108,7 @@ func parseOptions(args []string) (options, error) {
 	flags.IntVar(&o.connects, "connects", 100000, "a load of tcpconnect is this many connects")
 	flags.IntVar(&o.reads, "reads", 50000, "a load of biolatency is this many reads from a disk")
 	flags.StringVar(&o.disk, "disk", "", "the load of biolatency reads from this `disk` (default: /dev/nullb0 if there is one, or else a file in /var/tmp)")
+	flags.IntVar(&o.burns, "burns", 2000, "a load of profile is this many `stretches` of work, of about a millisecond")
 	flags.IntVar(&o.cpu, "cpu", lastCPU(), "run the load on this CPU only; -1 leaves the choice to the kernel")
 	only := flags.String("only", strings.Join(tracerKeys, ","), "measure these, by `names`")
 	flags.StringVar(&o.peers, "peers", "auto", "take the peers as `installed`, as fetched from Debian (fetch), or fetch those that are not installed (auto)")
@@ -144,8 +147,8 @@ func parseOptions(args []string) (options, error) {
 		return o, errors.New("-compare is about opensnoop, and wants no tool")
 	case o.tool != "" && len(o.tools) != 1 && o.compare == "":
 		return o, errors.New("-tool: name the tool that the file is, as in: go run ./bench -tool FILE opensnoop")
-	case o.rounds < 1 || o.busyRounds < 0 || o.pairs < 1 || o.execs < 1 || o.connects < 1 || o.reads < 1:
-		return o, errors.New("-rounds, -n, -execs, -connects and -reads want 1 or more, -busy-rounds 0 or more")
+	case o.rounds < 1 || o.busyRounds < 0 || o.pairs < 1 || o.execs < 1 || o.connects < 1 || o.reads < 1 || o.burns < 1:
+		return o, errors.New("-rounds, -n, -execs, -connects, -reads and -burns want 1 or more, -busy-rounds 0 or more")
 	case !slices.Contains([]string{"auto", "installed", "fetch"}, o.peers):
 		return o, fmt.Errorf("-peers: no %q among auto, installed, fetch", o.peers)
 	}
@@ -195,7 +198,7 @@ func measureAll(ctx context.Context, o options) error {
 	}
 	defer os.RemoveAll(dir)
 	opensnoop.count, execsnoop.count, tcpconnect.count, biolatency.count = 2*o.pairs, o.execs, o.connects, o.reads
-	readFrom = o.disk
+	profile.count, readFrom = o.burns, o.disk
 
 	if o.compare != "" {
 		return compareAll(ctx, o, dir)
@@ -255,10 +258,16 @@ func measureTool(ctx context.Context, o options, s *scenario, dir string) (missi
 	}
 	// The time for fetching and building is not part of it.
 	deadline := time.Now().Add(o.limit)
+	if s.samples() {
+		tracers = atRates(tracers, s.rates)
+		if r.depths, err = b.depthCosts(ctx, tracers); err != nil {
+			return nil, err
+		}
+	}
 	if r.quiet, err = b.rounds(ctx, "as it is", tracers, o.rounds, deadline); err != nil {
 		return nil, err
 	}
-	if o.busyRounds > 0 {
+	if o.busyRounds > 0 && !s.samples() {
 		stop, err := b.makeHard(ctx)
 		if err != nil {
 			return nil, err
@@ -274,7 +283,7 @@ func measureTool(ctx context.Context, o options, s *scenario, dir string) (missi
 			return nil, err
 		}
 	}
-	if o.stats {
+	if o.stats && !s.samples() {
 		if r.programs, err = b.programs(ctx, tracers); err != nil {
 			return nil, err
 		}
@@ -316,17 +325,18 @@ func (b *bench) findTracers(ctx context.Context, o options) (tracers []tracer, m
 	}
 	wanted := func(key string) bool { return !none && slices.Contains(o.only, key) }
 	if o.peers != "fetch" && !none {
-		peers = installedPeers(ctx, s.tool)
+		peers = installedPeers(ctx, s)
 	}
 	has := func(key string) bool {
 		return slices.ContainsFunc(peers, func(t tracer) bool { return t.key == key })
 	}
-	if o.peers != "installed" && (wanted("libbpf") && !has("libbpf") || wanted("bpftrace") && !has("bpftrace")) {
+	lacks := func(key string) bool { return wanted(key) && !has(key) }
+	if o.peers != "installed" && slices.ContainsFunc(s.peers(), lacks) {
 		cache, err := os.UserCacheDir()
 		if err != nil {
 			return nil, nil, err
 		}
-		fetched, err := fetchedPeers(ctx, s.tool, filepath.Join(cache, "gobcc", "peers"))
+		fetched, err := fetchedPeers(ctx, s, filepath.Join(cache, "gobcc", "peers"))
 		if err != nil {
 			missing = append(missing, err.Error())
 		}
@@ -336,12 +346,14 @@ func (b *bench) findTracers(ctx context.Context, o options) (tracers []tracer, m
 			}
 		}
 	}
-	for _, key := range []string{"libbpf", "bpftrace", "bcc"} {
+	for _, key := range append(s.peers(), "bcc") {
 		i := slices.IndexFunc(peers, func(t tracer) bool { return t.key == key })
 		switch {
 		case !wanted(key):
 		case i >= 0:
-			tracers = append(tracers, peers[i])
+			peer := peers[i]
+			peer.argv = append(peer.argv, s.peerOptions[key]...)
+			tracers = append(tracers, peer)
 		case key != "bcc":
 			missing = append(missing, key+": not on this machine")
 		}
@@ -350,7 +362,11 @@ func (b *bench) findTracers(ctx context.Context, o options) (tracers []tracer, m
 	runs := tracers[:0]
 	for _, t := range tracers {
 		fmt.Fprintf(os.Stderr, "bench: %s: trying %s\n", s.tool, t.name)
-		if _, err := b.measure(ctx, t, false); err != nil {
+		if s.samples() {
+			t = atRates([]tracer{t}, s.rates)[0]
+		}
+		// One that samples has nothing to write without a load.
+		if _, err := b.measure(ctx, t, s.samples()); err != nil {
 			if ctx.Err() != nil {
 				return nil, nil, err
 			}
@@ -462,6 +478,9 @@ func (b *bench) rounds(ctx context.Context, kind string, tracers []tracer, n int
 			s.runs = append(s.runs, loaded)
 			s.bare = append(s.bare, mean(before, after))
 			before = after
+			if b.scenario.samples() { // without the load there is nothing to take off
+				continue
+			}
 			idle, err := b.measure(ctx, s.tracer, false)
 			if err != nil {
 				return nil, err

@@ -12,7 +12,7 @@ func TestParseOptions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.rounds != 3 || o.pairs != 10 || strings.Join(o.only, " ") != "gobcc libbpf" || strings.Join(o.tools, " ") != "opensnoop execsnoop tcpconnect biolatency" || o.stats || o.limit != 6*time.Minute {
+	if o.rounds != 3 || o.pairs != 10 || strings.Join(o.only, " ") != "gobcc libbpf" || strings.Join(o.tools, " ") != "opensnoop execsnoop tcpconnect biolatency profile" || o.stats || o.limit != 6*time.Minute {
 		t.Errorf("got %+v", o)
 	}
 }
@@ -25,7 +25,7 @@ func TestParseOptionsTools(t *testing.T) {
 }
 
 func TestParseOptionsBad(t *testing.T) {
-	for _, args := range []string{"-rounds 0", "-n 0", "-busy-rounds -1", "-only sysdig", "-peers some", "more", "-execs 0", "-connects 0", "-reads 0", "-tool x", "-tool x opensnoop execsnoop", "-compare x execsnoop", "-bogus"} {
+	for _, args := range []string{"-rounds 0", "-n 0", "-busy-rounds -1", "-only sysdig", "-peers some", "more", "-execs 0", "-connects 0", "-reads 0", "-burns 0", "-tool x", "-tool x opensnoop execsnoop", "-compare x execsnoop", "-bogus"} {
 		if _, err := parseOptions(strings.Fields(args)); err == nil {
 			t.Errorf("%s: no error", args)
 		}

@@ -13,7 +13,7 @@ import (
 )
 
 // peerPackages are the Debian packages that hold the peers.
-var peerPackages = []string{"libbpf-tools", "bpftrace"}
+var peerPackages = []string{"libbpf-tools", "bpftrace", "linux-perf"}
 
 // timezonePackage is fetched with them: libbpf-tools' opensnoop asks the C library
 // for the local time of every event, and where there is no /etc/localtime that
@@ -24,8 +24,9 @@ const timezonePackage = "tzdata"
 var suites = []string{"sid", "trixie"}
 
 // installedPeers finds the peers of a tool that are on the machine.
-func installedPeers(ctx context.Context, tool string) []tracer {
+func installedPeers(ctx context.Context, s *scenario) []tracer {
 	var found []tracer
+	tool := s.tool
 	// Debian's name, and the one of Fedora and Alpine.
 	for _, name := range []string{tool + "-libbpf", "bpf-" + tool} {
 		if path, err := exec.LookPath(name); err == nil {
@@ -34,12 +35,20 @@ func installedPeers(ctx context.Context, tool string) []tracer {
 		}
 	}
 	if path, err := exec.LookPath("bpftrace"); err == nil {
-		for _, script := range []string{"/usr/sbin/" + tool + ".bt", "/usr/share/bpftrace/tools/" + tool + ".bt"} {
-			if _, err := os.Stat(script); err == nil {
-				found = append(found, bpftraceTracer("", path, script, installedVersion(ctx, "bpftrace")))
-				break
-			}
+		scripts := []string{"/usr/sbin/" + tool + ".bt", "/usr/share/bpftrace/tools/" + tool + ".bt"}
+		i := slices.IndexFunc(scripts, func(script string) bool {
+			_, err := os.Stat(script)
+			return err == nil
+		})
+		switch version := installedVersion(ctx, "bpftrace"); {
+		case s.peerOptions["bpftrace"] != nil:
+			found = append(found, bpftraceTracer("", path, version))
+		case i >= 0:
+			found = append(found, bpftraceTracer("", path, version, scripts[i]))
 		}
+	}
+	if path, err := exec.LookPath("perf"); err == nil {
+		found = append(found, perfTracer("", path, installedVersion(ctx, "linux-perf")))
 	}
 	for _, name := range []string{tool + "-bpfcc", "/usr/share/bcc/tools/" + tool} {
 		if path, err := exec.LookPath(name); err == nil {
@@ -61,20 +70,20 @@ func installedVersion(ctx context.Context, pkg string) string {
 // fetchedPeers returns the peers of a tool in the newest Debian suite that can be had,
 // run from a directory of their own. They are fetched by apt, from the archive
 // that the machine is set up for, if cache doesn't hold them yet.
-func fetchedPeers(ctx context.Context, tool, cache string) ([]tracer, error) {
+func fetchedPeers(ctx context.Context, s *scenario, cache string) ([]tracer, error) {
 	for _, suite := range suites {
 		dir := filepath.Join(cache, suite)
 		if versions, err := readVersions(dir); err == nil {
-			return peersIn(tool, dir, versions), nil
+			return peersIn(s, dir, versions), nil
 		}
 	}
 	var failures []error
 	for _, suite := range suites {
 		dir := filepath.Join(cache, suite)
-		fmt.Fprintf(os.Stderr, "bench: fetching %s from Debian %s, about 70 MB\n", strings.Join(peerPackages, " and "), suite)
+		fmt.Fprintf(os.Stderr, "bench: fetching %s from Debian %s, about 110 MB\n", strings.Join(peerPackages, ", "), suite)
 		versions, err := fetch(ctx, suite, dir)
 		if err == nil {
-			return peersIn(tool, dir, versions), nil
+			return peersIn(s, dir, versions), nil
 		}
 		failures = append(failures, fmt.Errorf("fetch the peers from Debian %s: %w", suite, err))
 		if ctx.Err() != nil {
@@ -84,11 +93,16 @@ func fetchedPeers(ctx context.Context, tool, cache string) ([]tracer, error) {
 	return nil, errors.Join(failures...)
 }
 
-func peersIn(tool, dir string, versions map[string]string) []tracer {
+func peersIn(s *scenario, dir string, versions map[string]string) []tracer {
 	root := filepath.Join(dir, "root")
+	var script []string
+	if s.peerOptions["bpftrace"] == nil {
+		script = []string{"/usr/sbin/" + s.tool + ".bt"}
+	}
 	return []tracer{
-		libbpfTracer(root, "/usr/sbin/"+tool+"-libbpf", versions["libbpf-tools"]),
-		bpftraceTracer(root, "/usr/bin/bpftrace", "/usr/sbin/"+tool+".bt", versions["bpftrace"]),
+		libbpfTracer(root, "/usr/sbin/"+s.tool+"-libbpf", versions["libbpf-tools"]),
+		bpftraceTracer(root, "/usr/bin/bpftrace", versions["bpftrace"], script...),
+		perfTracer(root, "/usr/bin/perf", versions["linux-perf"]),
 	}
 }
 
@@ -96,8 +110,8 @@ func libbpfTracer(root, path, version string) tracer {
 	return tracer{key: "libbpf", name: "libbpf-tools", version: version, root: root, argv: []string{path}}
 }
 
-func bpftraceTracer(root, path, script, version string) tracer {
-	return tracer{key: "bpftrace", name: "bpftrace", version: version, root: root, argv: []string{path, script}}
+func bpftraceTracer(root, path, version string, script ...string) tracer {
+	return tracer{key: "bpftrace", name: "bpftrace", version: version, root: root, argv: append([]string{path}, script...)}
 }
 
 // fetch downloads the peers and all that they depend on, by apt with a state of
@@ -245,6 +259,11 @@ func readVersions(dir string) (map[string]string, error) {
 	for line := range strings.Lines(string(text)) {
 		name, version, _ := strings.Cut(strings.TrimSpace(line), " ")
 		versions[name] = version
+	}
+	for _, name := range peerPackages {
+		if versions[name] == "" {
+			return nil, fmt.Errorf("%s: from before %s was fetched too", versionsFile(dir), name)
+		}
 	}
 	return versions, nil
 }

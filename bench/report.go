@@ -25,6 +25,7 @@ type report struct {
 	quiet, busy []series
 	packets     []packetCost
 	programs    []tracerPrograms
+	depths      []depthCost
 }
 
 // machine is what about the machine bears on the figures.
@@ -254,7 +255,14 @@ func (r report) write(to io.Writer) error {
 		fmt.Fprintf(w, "\n**Not measured**: %s\n", strings.Join(strings.Fields(line), " "))
 	}
 	r.writeVersions(w)
-	if len(r.quiet) > 0 {
+	if len(r.depths) > 0 {
+		r.writeDepths(w)
+	}
+	switch {
+	case len(r.quiet) == 0:
+	case r.scenario.samples():
+		r.writeSampled(w)
+	default:
 		r.writeQuiet(w)
 	}
 	if len(r.busy) > 0 {
@@ -405,6 +413,9 @@ func (r report) writeTargets(w io.Writer) {
 }
 
 func (r report) targets() []target {
+	if r.scenario.samples() {
+		return r.sampledTargets()
+	}
 	own := find(r.quiet, ownName)
 	if own == nil {
 		return nil

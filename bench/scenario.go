@@ -32,10 +32,16 @@ type scenario struct {
 	// them: it tells neither which they are nor, till it is told to end, how many. nil
 	// for others.
 	counted func(line []byte) int64
+	// rates are those, in Hertz, at which a tool that samples is measured, and depths, in
+	// frames of the load's stack, for what a sample takes. nil for others.
+	rates, depths []int
 	// files is where the load's files are made; "" for the temporary directory.
 	files string
 	// own are the ways in which gobcc's tool is measured.
 	own []way
+	// peerOptions are what the peers are called with, by their keys. bpftrace gets the
+	// script with the tool's name if there are none for it.
+	peerOptions map[string][]string
 
 	unit    string  // of times for an event
 	unitNS  float64 // in nanoseconds
@@ -63,6 +69,17 @@ func (s *scenario) one() string {
 	return "a " + s.event
 }
 
+// samples reports whether the tool does so, and has no events that are the load's.
+func (s *scenario) samples() bool { return s.rates != nil }
+
+// peers are the keys of those that are missing where they can't be measured.
+func (s *scenario) peers() []string {
+	if s.samples() {
+		return []string{"libbpf", "bpftrace", "perf"}
+	}
+	return []string{"libbpf", "bpftrace"}
+}
+
 // first is what a tracer's start ends with, but for its own word of readiness.
 func (s *scenario) first() string {
 	if s.counted != nil {
@@ -86,7 +103,7 @@ type hard struct {
 	parents int  // that many processes make the load at once, on any CPU
 }
 
-var scenarios = []*scenario{&opensnoop, &execsnoop, &tcpconnect, &biolatency}
+var scenarios = []*scenario{&opensnoop, &execsnoop, &tcpconnect, &biolatency, &profile}
 
 // toolNames are those of scenarios.
 func toolNames() []string {

@@ -41,6 +41,9 @@ type tracer struct {
 	ours    bool     // gobcc's: it tells by GOBCC_READY_FD when it is ready
 	load    []string // more of the load's arguments
 	none    bool     // by its options it shows none of the load's events
+	control bool     // it takes commands at controlFD, and answers at readyFD
+	after   []string // the command that makes its output of what it recorded
+	hertz   int      // the rate at which it samples
 }
 
 // paths are the names that the load opens or runs, or the ports that it connects to.
@@ -109,6 +112,12 @@ type run struct {
 	first    time.Duration // from exec to its first row
 	programs []programTime // with the kernel's statistics only
 	stderr   string        // the end of what it wrote to standard error
+
+	// Of a tool that samples.
+	missed int64         // those shown that have no stack
+	lost   int64         // how many it wrote that it lost
+	depth  int           // of the load's stack, in frames
+	output time.Duration // from the end of sampling to that of its output
 }
 
 // programTime is what one BPF program of a tracer took in all.
@@ -129,15 +138,19 @@ func child(ctx context.Context, name string, args ...string) *exec.Cmd {
 
 // runLoad runs the load once, with more arguments of its own, and returns what it took.
 func (b *bench) runLoad(ctx context.Context, more ...string) (loadTime, error) {
-	cmd := child(ctx, b.load, append(b.scenario.arguments(b, b.paths()), more...)...)
-	// The Go runtime's own signals have no place in a tight loop.
-	cmd.Env = append(os.Environ(), "GODEBUG=asyncpreemptoff=1")
-	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
+	out, err := b.loadCommand(ctx, more...).Output()
 	if err != nil {
 		return loadTime{}, fmt.Errorf("run the load: %w", err)
 	}
 	return parseLoadTime(string(out))
+}
+
+func (b *bench) loadCommand(ctx context.Context, more ...string) *exec.Cmd {
+	cmd := child(ctx, b.load, append(b.scenario.arguments(b, b.paths()), more...)...)
+	// The Go runtime's own signals have no place in a tight loop.
+	cmd.Env = append(os.Environ(), "GODEBUG=asyncpreemptoff=1")
+	cmd.Stderr = os.Stderr
+	return cmd
 }
 
 func parseLoadTime(text string) (loadTime, error) {
@@ -223,8 +236,11 @@ func (b *bench) measure(ctx context.Context, t tracer, loaded bool) (run, error)
 		}
 		defer stats.Close()
 	}
-	if b.scenario.counted != nil {
+	switch {
+	case b.scenario.counted != nil:
 		return b.measureCounted(ctx, t, loaded)
+	case b.scenario.samples():
+		return b.measureSampled(ctx, t, loaded)
 	}
 	var load loadTime
 	rows := newRowCounter(b.scenario, b.paths())
@@ -282,7 +298,8 @@ func (b *bench) trace(ctx context.Context, t tracer, m *marks, read func(io.Read
 
 	var seen time.Duration
 	if m == nil {
-		seen, err = b.awaitCounting(ctx, proc)
+		// That of the beginning of a request, and that of its end.
+		seen, err = b.awaitCounting(ctx, proc, 2, 2)
 	} else {
 		seen, err = proc.await(ctx, m.openingSeen, "its first row")
 	}
@@ -330,11 +347,9 @@ func (b *bench) trace(ctx context.Context, t tracer, m *marks, read func(io.Read
 			return run{}, fmt.Errorf("read the run times of its BPF programs: %w", err)
 		}
 	}
-	usage, err := proc.end(ctx, m == nil && !t.ours)
-	if err != nil {
+	if result.cpu, err = proc.end(ctx, m == nil && !t.ours); err != nil {
 		return run{}, err
 	}
-	result.cpu = time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 	result.stderr = proc.stderr.String()
 	return result, nil
 }
@@ -343,9 +358,11 @@ func (b *bench) trace(ctx context.Context, t tracer, m *marks, read func(io.Read
 type process struct {
 	cmd     *exec.Cmd
 	started time.Duration      // the time of its exec
+	used    time.Duration      // the CPU time until then
 	ready   chan time.Duration // takes the time of its word of readiness
 	read    chan error         // closed at the end of its output
 	stderr  *lastBytes
+	control *os.File // where its commands go; perf ends in an error if that is closed before
 }
 
 // startTracer starts a tracer whose output is read by read, and returns once it
@@ -378,9 +395,20 @@ func (b *bench) startTracer(ctx context.Context, t tracer, read func(io.Reader) 
 	p.cmd.Stdout, p.cmd.Stderr = stdout, p.stderr
 	p.cmd.ExtraFiles = []*os.File{startedFD - 3: startedWriter, readyFD - 3: readyWriter}
 	p.cmd.Env = append(os.Environ(), fmt.Sprintf("GOBCC_READY_FD=%d", readyFD))
+	if t.control {
+		var commands *os.File
+		if commands, p.control, err = pingPipe(); err != nil {
+			output.Close()
+			readyReader.Close()
+			return nil, err
+		}
+		defer commands.Close()
+		p.cmd.ExtraFiles = append(p.cmd.ExtraFiles, commands) // as controlFD, the next one
+	}
 	if err := p.cmd.Start(); err != nil {
 		output.Close()
 		readyReader.Close()
+		p.control.Close()
 		return nil, fmt.Errorf("start it: %w", err)
 	}
 	go func() {
@@ -400,13 +428,27 @@ func (b *bench) startTracer(ctx context.Context, t tracer, read func(io.Reader) 
 	// The write end of this process must go, or a tracer that dies before
 	// its exec would never end the read.
 	startedWriter.Close()
-	var started [8]byte
+	var started [16]byte
 	if _, err := io.ReadFull(startedReader, started[:]); err != nil {
 		p.kill()
 		return nil, fmt.Errorf("start it: %s", p.stderr)
 	}
-	p.started = time.Duration(binary.LittleEndian.Uint64(started[:]))
+	p.started = time.Duration(binary.LittleEndian.Uint64(started[:8]))
+	p.used = time.Duration(binary.LittleEndian.Uint64(started[8:]))
 	return p, nil
+}
+
+// pingPipe makes a pipe with perf's command in it to tell that it listens.
+func pingPipe() (r, w *os.File, err error) {
+	if r, w, err = os.Pipe(); err != nil {
+		return nil, nil, err
+	}
+	if _, err := w.WriteString("ping\n"); err != nil {
+		r.Close()
+		w.Close()
+		return nil, nil, err
+	}
+	return r, w, nil
 }
 
 // await waits for a time to come through a channel, and fails if the tracer
@@ -428,10 +470,10 @@ func (p *process) await(ctx context.Context, seen <-chan time.Duration, what str
 }
 
 // end asks the tracer to end as a user at a terminal does, again each second if that is
-// wanted, and returns what it used.
-func (p *process) end(ctx context.Context, again bool) (*syscall.Rusage, error) {
+// wanted, and returns the CPU time that it used.
+func (p *process) end(ctx context.Context, again bool) (time.Duration, error) {
 	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
-		return nil, fmt.Errorf("interrupt it: %w", err)
+		return 0, fmt.Errorf("interrupt it: %w", err)
 	}
 	// libbpf-tools' sleeps on if the first comes just before it begins to sleep.
 	done := make(chan struct{})
@@ -448,43 +490,66 @@ func (p *process) end(ctx context.Context, again bool) (*syscall.Rusage, error) 
 			}
 		}()
 	}
+	return p.wait(ctx)
+}
+
+// wait waits for the end of the tracer and of its output, and returns the CPU time that it
+// used.
+func (p *process) wait(ctx context.Context) (time.Duration, error) {
 	// The status is not looked at: each tracer has its own for an interrupt.
 	var exit *exec.ExitError
 	if err := p.cmd.Wait(); err != nil && !errors.As(err, &exit) {
-		return nil, fmt.Errorf("wait for its end: %w", err)
+		return 0, fmt.Errorf("wait for its end: %w", err)
 	}
 	if ctx.Err() != nil {
-		return nil, fmt.Errorf("wait for its end: %w", ctx.Err())
+		return 0, fmt.Errorf("wait for its end: %w", ctx.Err())
 	}
 	for err := range p.read {
-		return nil, fmt.Errorf("read its output: %w", err)
+		return 0, fmt.Errorf("read its output: %w", err)
 	}
-	return p.cmd.ProcessState.SysUsage().(*syscall.Rusage), nil
+	usage := p.cmd.ProcessState.SysUsage().(*syscall.Rusage)
+	return time.Duration(usage.Utime.Nano()+usage.Stime.Nano()) - p.used, nil
 }
 
-// kill ends the tracer if it still runs. It is harmless after end.
+// kill ends the tracer if it still runs. It is to be called after end, too.
 func (p *process) kill() {
+	p.control.Close() // most have none, which is an error of no interest
 	if p.cmd.ProcessState == nil {
 		_ = p.cmd.Process.Kill()
 		_ = p.cmd.Wait()
 	}
 }
 
-// lastBytes keeps the end of what is written to it.
+// lastBytes keeps the end of what is written to it, and adds up what all of it says of
+// losses.
 type lastBytes struct {
 	mu   sync.Mutex
 	tail []byte
+	line []byte // the last one, as long as it has no end
+	sum  int64  // said lost in those before
 }
 
 func (l *lastBytes) Write(p []byte) (int, error) {
 	const room = 2 << 10
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.line = append(l.line, p...)
+	if end := bytes.LastIndexByte(l.line, '\n') + 1; end > 0 {
+		l.sum += saidLost(l.line[:end])
+		l.line = slices.Delete(l.line, 0, end)
+	}
 	l.tail = append(l.tail, p...)
 	if extra := len(l.tail) - room; extra > 0 {
 		l.tail = slices.Delete(l.tail, 0, extra)
 	}
 	return len(p), nil
+}
+
+// lost is how many are said to be lost in all that was written.
+func (l *lastBytes) lost() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sum + saidLost(l.line)
 }
 
 func (l *lastBytes) String() string {
