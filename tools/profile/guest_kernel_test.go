@@ -156,7 +156,7 @@ func TestKernelLibraryOpenedLate(t *testing.T) {
 	const each = 1_000_000
 	writeBurner(t, path, "burn_in_library", false, each)
 	child := livetest.Child(t, burnLibrary)
-	tool := livetest.Start(t, "--json", "-F", "199", "-p", strconv.Itoa(child.Pid()))
+	tool := livetest.Start(t, "--json", "-F", "499", "-p", strconv.Itoa(child.Pid()))
 	tool.Ready()
 	if got := child.Do(path, strconv.Itoa(int(spinsHere()/each)*10)); got != "done" {
 		t.Fatal(got)
