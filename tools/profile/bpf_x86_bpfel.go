@@ -61,6 +61,13 @@ const (
 	bpfUserStatusUSER_FRAME_POINTERS bpfUserStatus = 1
 	bpfUserStatusUSER_DEPTH          bpfUserStatus = 2
 	bpfUserStatusUSER_FAULT          bpfUserStatus = 3
+	bpfUserStatusUSER_COMPLETE       bpfUserStatus = 4
+	bpfUserStatusUSER_GUESSED        bpfUserStatus = 5
+	bpfUserStatusUSER_NO_MAPPING     bpfUserStatus = 6
+	bpfUserStatusUSER_NO_TABLE       bpfUserStatus = 7
+	bpfUserStatusUSER_NO_RULE        bpfUserStatus = 8
+	bpfUserStatusUSER_BROKEN         bpfUserStatus = 9
+	bpfUserStatusUSER_32BIT          bpfUserStatus = 10
 )
 
 // Names of all BPF objects in the ELF.
@@ -77,11 +84,18 @@ const (
 	bpfMapRecords           = "records"
 	bpfMapSeen              = "seen"
 	bpfMapTids              = "tids"
+	bpfMapUnwindMappings    = "unwind_mappings"
+	bpfMapUnwindPages       = "unwind_pages"
+	bpfMapUnwindProcesses   = "unwind_processes"
+	bpfMapUnwindRules       = "unwind_rules"
+	bpfMapUnwindShards      = "unwind_shards"
+	bpfMapUnwindWalks       = "unwind_walks"
 	bpfProgFollowExitRaw    = "follow_exit_raw"
 	bpfProgFollowExitTp     = "follow_exit_tp"
 	bpfProgFollowForkRaw    = "follow_fork_raw"
 	bpfProgFollowForkTp     = "follow_fork_tp"
 	bpfProgSample           = "sample"
+	bpfVarByTables          = "by_tables"
 	bpfVarFilterCgroupMap   = "filter_cgroup_map"
 	bpfVarFilterCgroups     = "filter_cgroups"
 	bpfVarFilterComm        = "filter_comm"
@@ -95,6 +109,7 @@ const (
 	bpfVarFilterUid         = "filter_uid"
 	bpfVarFilterUidValue    = "filter_uid_value"
 	bpfVarFindRepeats       = "find_repeats"
+	bpfVarKernelHasBtf      = "kernel_has_btf"
 	bpfVarMaxUserFrames     = "max_user_frames"
 	bpfVarPidNamespaceInode = "pid_namespace_inode"
 	bpfVarRingWakeupShift   = "ring_wakeup_shift"
@@ -159,22 +174,29 @@ type bpfProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
-	CgroupMap *ebpf.MapSpec `ebpf:"cgroup_map"`
-	Cgroups   *ebpf.MapSpec `ebpf:"cgroups"`
-	Events    *ebpf.MapSpec `ebpf:"events"`
-	Fates     *ebpf.MapSpec `ebpf:"fates"`
-	Lost      *ebpf.MapSpec `ebpf:"lost"`
-	MntnsMap  *ebpf.MapSpec `ebpf:"mntns_map"`
-	Pids      *ebpf.MapSpec `ebpf:"pids"`
-	Records   *ebpf.MapSpec `ebpf:"records"`
-	Seen      *ebpf.MapSpec `ebpf:"seen"`
-	Tids      *ebpf.MapSpec `ebpf:"tids"`
+	CgroupMap       *ebpf.MapSpec `ebpf:"cgroup_map"`
+	Cgroups         *ebpf.MapSpec `ebpf:"cgroups"`
+	Events          *ebpf.MapSpec `ebpf:"events"`
+	Fates           *ebpf.MapSpec `ebpf:"fates"`
+	Lost            *ebpf.MapSpec `ebpf:"lost"`
+	MntnsMap        *ebpf.MapSpec `ebpf:"mntns_map"`
+	Pids            *ebpf.MapSpec `ebpf:"pids"`
+	Records         *ebpf.MapSpec `ebpf:"records"`
+	Seen            *ebpf.MapSpec `ebpf:"seen"`
+	Tids            *ebpf.MapSpec `ebpf:"tids"`
+	UnwindMappings  *ebpf.MapSpec `ebpf:"unwind_mappings"`
+	UnwindPages     *ebpf.MapSpec `ebpf:"unwind_pages"`
+	UnwindProcesses *ebpf.MapSpec `ebpf:"unwind_processes"`
+	UnwindRules     *ebpf.MapSpec `ebpf:"unwind_rules"`
+	UnwindShards    *ebpf.MapSpec `ebpf:"unwind_shards"`
+	UnwindWalks     *ebpf.MapSpec `ebpf:"unwind_walks"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
+	ByTables          *ebpf.VariableSpec `ebpf:"by_tables"`
 	FilterCgroupMap   *ebpf.VariableSpec `ebpf:"filter_cgroup_map"`
 	FilterCgroups     *ebpf.VariableSpec `ebpf:"filter_cgroups"`
 	FilterComm        *ebpf.VariableSpec `ebpf:"filter_comm"`
@@ -188,6 +210,7 @@ type bpfVariableSpecs struct {
 	FilterUid         *ebpf.VariableSpec `ebpf:"filter_uid"`
 	FilterUidValue    *ebpf.VariableSpec `ebpf:"filter_uid_value"`
 	FindRepeats       *ebpf.VariableSpec `ebpf:"find_repeats"`
+	KernelHasBtf      *ebpf.VariableSpec `ebpf:"kernel_has_btf"`
 	MaxUserFrames     *ebpf.VariableSpec `ebpf:"max_user_frames"`
 	PidNamespaceInode *ebpf.VariableSpec `ebpf:"pid_namespace_inode"`
 	RingWakeupShift   *ebpf.VariableSpec `ebpf:"ring_wakeup_shift"`
@@ -219,16 +242,22 @@ func (o *bpfObjects) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
-	CgroupMap *ebpf.Map `ebpf:"cgroup_map"`
-	Cgroups   *ebpf.Map `ebpf:"cgroups"`
-	Events    *ebpf.Map `ebpf:"events"`
-	Fates     *ebpf.Map `ebpf:"fates"`
-	Lost      *ebpf.Map `ebpf:"lost"`
-	MntnsMap  *ebpf.Map `ebpf:"mntns_map"`
-	Pids      *ebpf.Map `ebpf:"pids"`
-	Records   *ebpf.Map `ebpf:"records"`
-	Seen      *ebpf.Map `ebpf:"seen"`
-	Tids      *ebpf.Map `ebpf:"tids"`
+	CgroupMap       *ebpf.Map `ebpf:"cgroup_map"`
+	Cgroups         *ebpf.Map `ebpf:"cgroups"`
+	Events          *ebpf.Map `ebpf:"events"`
+	Fates           *ebpf.Map `ebpf:"fates"`
+	Lost            *ebpf.Map `ebpf:"lost"`
+	MntnsMap        *ebpf.Map `ebpf:"mntns_map"`
+	Pids            *ebpf.Map `ebpf:"pids"`
+	Records         *ebpf.Map `ebpf:"records"`
+	Seen            *ebpf.Map `ebpf:"seen"`
+	Tids            *ebpf.Map `ebpf:"tids"`
+	UnwindMappings  *ebpf.Map `ebpf:"unwind_mappings"`
+	UnwindPages     *ebpf.Map `ebpf:"unwind_pages"`
+	UnwindProcesses *ebpf.Map `ebpf:"unwind_processes"`
+	UnwindRules     *ebpf.Map `ebpf:"unwind_rules"`
+	UnwindShards    *ebpf.Map `ebpf:"unwind_shards"`
+	UnwindWalks     *ebpf.Map `ebpf:"unwind_walks"`
 }
 
 func (m *bpfMaps) Close() error {
@@ -243,6 +272,12 @@ func (m *bpfMaps) Close() error {
 		m.Records,
 		m.Seen,
 		m.Tids,
+		m.UnwindMappings,
+		m.UnwindPages,
+		m.UnwindProcesses,
+		m.UnwindRules,
+		m.UnwindShards,
+		m.UnwindWalks,
 	)
 }
 
@@ -250,6 +285,7 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
+	ByTables          *ebpf.Variable `ebpf:"by_tables"`
 	FilterCgroupMap   *ebpf.Variable `ebpf:"filter_cgroup_map"`
 	FilterCgroups     *ebpf.Variable `ebpf:"filter_cgroups"`
 	FilterComm        *ebpf.Variable `ebpf:"filter_comm"`
@@ -263,6 +299,7 @@ type bpfVariables struct {
 	FilterUid         *ebpf.Variable `ebpf:"filter_uid"`
 	FilterUidValue    *ebpf.Variable `ebpf:"filter_uid_value"`
 	FindRepeats       *ebpf.Variable `ebpf:"find_repeats"`
+	KernelHasBtf      *ebpf.Variable `ebpf:"kernel_has_btf"`
 	MaxUserFrames     *ebpf.Variable `ebpf:"max_user_frames"`
 	PidNamespaceInode *ebpf.Variable `ebpf:"pid_namespace_inode"`
 	RingWakeupShift   *ebpf.Variable `ebpf:"ring_wakeup_shift"`

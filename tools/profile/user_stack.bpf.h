@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The user stack of a sample. There is one way by now: the kernel follows the frame pointers. Another
- * unwinder goes in here, and gives the same.
+ * The user stack of a sample: by tables (unwind.bpf.h), or by the kernel's own way, which follows the frame
+ * pointers.
  */
 #ifndef USER_STACK_BPF_H
 #define USER_STACK_BPF_H
 
-#define MAX_USER_FRAMES 1024
+#include "unwind.bpf.h"
+
+#define MAX_USER_FRAMES UNWIND_MAX_FRAMES
 
 /* How the user stack came out; status in model.go is the same. */
 enum user_status {
@@ -14,17 +16,66 @@ enum user_status {
 	USER_FRAME_POINTERS, /* by frame pointers: what has none is missing, unnoticed */
 	USER_DEPTH,	     /* cut at the greatest depth */
 	USER_FAULT,	     /* could not be read */
+	USER_COMPLETE,	     /* to the root */
+	USER_GUESSED,	     /* to the root, in part by frame pointers that may be none */
+	USER_NO_MAPPING,     /* cut where nothing is known to be mapped */
+	USER_NO_TABLE,	     /* cut in a file that has no table, or whose table is not there yet */
+	USER_NO_RULE,	     /* cut where the table has no rule */
+	USER_BROKEN,	     /* cut where it went astray */
+	USER_32BIT,	     /* of a 32-bit program */
 };
+
+/* Whether stacks are walked by tables. */
+const volatile bool by_tables = false;
 
 /* How many frames at most: the kernel gives no more than kernel.perf_event_max_stack. */
 const volatile __u32 max_user_frames = 127;
+
+static __always_inline __u8 user_status_of(enum unwind_status status)
+{
+	switch (status) {
+	case UNWIND_COMPLETE: return USER_COMPLETE;
+	case UNWIND_GUESSED: return USER_GUESSED;
+	case UNWIND_DEPTH: return USER_DEPTH;
+	case UNWIND_NO_MAPPING: return USER_NO_MAPPING;
+	case UNWIND_NO_TABLE: return USER_NO_TABLE;
+	case UNWIND_NO_RULE: return USER_NO_RULE;
+	case UNWIND_FAULT: return USER_FAULT;
+	default: return USER_BROKEN;
+	}
+}
+
+/* The same by tables. */
+static __always_inline __u32 table_stack(struct bpf_perf_event_data *ctx, __u64 *frames,
+					 __u32 limit, __u8 *status)
+{
+	struct unwind_walk *w = unwind_walk();
+	__u32 n;
+
+	*status = USER_NONE;
+	if (!w)
+		return 0;
+	switch (unwind_registers(ctx, w)) {
+	case UNWIND_BEGUN: break;
+	case UNWIND_32BIT: *status = USER_32BIT; return 0;
+	default: return 0;
+	}
+	unwind(w, current_pid(), limit);
+	n = w->frames;
+	if (n > MAX_USER_FRAMES)
+		return 0;
+	bpf_probe_read_kernel(frames, n * sizeof(*frames), w->frame);
+	*status = user_status_of(w->status);
+	return n;
+}
 
 /*
  * Writes the return addresses of the user stack to frames, the leaf first, and gives their number, at
  * most MAX_USER_FRAMES. A sample that interrupted the kernel has the user stack that the thread
  * entered the kernel with.
  */
-static __always_inline __u32 user_stack(void *ctx, __u64 *frames, __u8 *status)
+static __always_inline __u32 user_stack(struct bpf_perf_event_data *ctx, __u64 *frames,
+					__u8 *status)
 {
 	__u32 limit = max_user_frames > MAX_USER_FRAMES ? MAX_USER_FRAMES : max_user_frames;
 	struct task_struct *task = (void *)bpf_get_current_task();
@@ -39,6 +90,8 @@ static __always_inline __u32 user_stack(void *ctx, __u64 *frames, __u8 *status)
 		*status = USER_NONE;
 		return 0;
 	}
+	if (by_tables)
+		return table_stack(ctx, frames, limit, status);
 	size = bpf_get_stack(ctx, frames, limit * sizeof(__u64), BPF_F_USER_STACK);
 	if (size < 0) {
 		*status = USER_FAULT;
