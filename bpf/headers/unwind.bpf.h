@@ -10,7 +10,7 @@
 #ifndef UNWIND_BPF_H
 #define UNWIND_BPF_H
 
-#include "syscall.bpf.h"
+#include "registers.bpf.h"
 
 enum unwind_cfa {
 	UNWIND_UNKNOWN,
@@ -130,9 +130,9 @@ struct {
 
 /* A walk. One is enough for a CPU: the kernel runs no perf event program while another one runs. */
 struct unwind_walk {
-	__u64 ip, sp, fp, lr;
-	bool exact; /* ip is of an instruction that was to be executed, and not behind a call */
-	bool leaf;  /* the frame is one that was interrupted, so that lr is its own */
+	struct user_registers regs;
+	bool exact; /* the frame was interrupted, so that ip is not behind a call and lr is its own */
+	bool any_sp; /* it is only known that the stack goes on above sp */
 	bool guessed;
 	__u8 status;
 	__u32 pid;
@@ -177,6 +177,15 @@ static __always_inline struct unwind_walk *unwind_walk(void)
 static __always_inline bool unwind_read(void *to, __u32 size, __u64 addr)
 {
 	return addr < UNWIND_ADDRESSES && !bpf_probe_read_user(to, size, (void *)addr);
+}
+
+/* A return address without the signature (PAC) that arm64 may give it. */
+static __always_inline __u64 unwind_unsigned(__u64 addr)
+{
+#if defined(__TARGET_ARCH_arm64)
+	addr &= UNWIND_ADDRESSES - 1;
+#endif
+	return addr;
 }
 
 /* Looks for the mapping that pc is in. Gives 0 if there is none. */
@@ -266,24 +275,55 @@ static __always_inline int unwind_go_on(struct unwind_walk *w, __u64 ip)
 		return unwind_end(w, UNWIND_BROKEN);
 	if (w->frames >= w->limit)
 		return unwind_end(w, UNWIND_DEPTH);
-	w->ip = ip;
+	w->regs.ip = ip;
 	w->frame[w->frames & (UNWIND_MAX_FRAMES - 1)] = ip;
 	w->frames++;
 	return 0;
 }
 
-#if defined(__TARGET_ARCH_x86)
 /*
- * The trampolines that CPython 3.12 and 3.13 make for each function, with -X perf, keep no frame pointer:
- * behind the call is `add $8,%rsp; ret`.
+ * The trampolines that CPython 3.12 and 3.13 make for each function, with -X perf, may keep no frame
+ * pointer: `sub $8,%rsp; call *%rcx; add $8,%rsp; ret`. Gives how far away the base of such a frame is, or 0.
  */
-static __always_inline bool unwind_in_trampoline(struct unwind_walk *w)
+static __always_inline int unwind_in_trampoline(struct unwind_walk *w)
 {
-	__u64 code = 0;
+#if defined(__TARGET_ARCH_x86)
+	__u64 code[2] = {};
 
-	return !w->exact && unwind_read(&code, 5, w->ip) && code == 0xc308c48348;
-}
+	if (!unwind_read(code, w->exact ? 11 : 5, w->regs.ip))
+		return 0;
+	if ((code[0] & 0xffffffffff) == 0xc308c48348)
+		return 16;
+	if ((code[0] & 0xffffffffffffff) == 0xc308c48348d1ff)
+		return 16;
+	if (code[0] == 0x8348d1ff08ec8348 && code[1] == 0xc308c4)
+		return 8;
 #endif
+	return 0;
+}
+
+/* Whether a frame is in the page of x86's old system calls, which are emulated and have no frame. */
+static __always_inline bool unwind_in_vsyscall(struct unwind_walk *w)
+{
+#if defined(__TARGET_ARCH_x86)
+#define VSYSCALL_PAGE 0xffffffffff600000
+	return w->exact && (w->regs.ip & ~0xfffULL) == VSYSCALL_PAGE;
+#else
+	return false;
+#endif
+}
+
+/* A step out of a function without a frame, or with one of which only its size is known. */
+static __always_inline int unwind_over(struct unwind_walk *w, int size)
+{
+	__u64 ip;
+
+	if (!unwind_read(&ip, sizeof(ip), w->regs.sp + size - 8))
+		return unwind_end(w, UNWIND_FAULT);
+	w->regs.sp += size;
+	w->exact = false;
+	return unwind_go_on(w, ip);
+}
 
 /*
  * A step where there is no rule: by the frame pointer, if it may be one. why is what the walk ends with
@@ -293,29 +333,23 @@ static __always_inline int unwind_guess(struct unwind_walk *w, enum unwind_statu
 {
 	__u64 saved[2]; /* frame pointer, return address */
 
-#if defined(__TARGET_ARCH_x86)
-	if (w->in.page == UNWIND_ANONYMOUS && unwind_in_trampoline(w)) {
-		if (!unwind_read(&saved[1], 8, w->sp + 8))
-			return unwind_end(w, UNWIND_FAULT);
-		w->sp += 16;
-		return unwind_go_on(w, saved[1]);
-	}
-#endif
-	if (w->fp & 7 || w->fp < w->sp || w->fp - w->sp >= UNWIND_MAX_GUESS ||
-	    !unwind_read(saved, sizeof(saved), w->fp))
+	if (w->regs.fp & 7 || w->regs.fp < w->regs.sp ||
+	    w->regs.fp - w->regs.sp >= UNWIND_MAX_GUESS ||
+	    !unwind_read(saved, sizeof(saved), w->regs.fp))
 		return unwind_end(w, why);
-#if defined(__TARGET_ARCH_arm64)
-	saved[1] &= UNWIND_ADDRESSES - 1; /* without the signature (PAC) */
-#endif
+	saved[1] = unwind_unsigned(saved[1]);
 	if (saved[1]) {
 		w->pc = saved[1] - 1;
 		if (!unwind_find_mapping())
 			return unwind_end(w, why);
 	}
 	w->guessed = true;
-	w->sp = w->fp + 16;
-	w->fp = saved[0];
-	w->exact = w->leaf = false;
+	w->regs.sp = w->regs.fp + 16;
+	w->regs.fp = saved[0];
+	w->exact = false;
+#if defined(__TARGET_ARCH_arm64)
+	w->any_sp = true; /* what a frame pointer points to may be anywhere in a frame */
+#endif
 	return unwind_go_on(w, saved[1]);
 }
 
@@ -332,13 +366,14 @@ static __always_inline int unwind_out_of_signal(struct unwind_walk *w, __u64 con
 
 	if (!unwind_read(regs, sizeof(regs), context))
 		return unwind_end(w, UNWIND_FAULT);
-	w->sp = regs[sp];
-	w->fp = regs[fp];
+	w->regs.sp = regs[sp];
+	w->regs.fp = regs[fp];
 #if defined(__TARGET_ARCH_arm64)
-	w->lr = regs[30];
+	w->regs.lr = regs[30];
 #endif
-	w->exact = w->leaf = true;
-	return unwind_go_on(w, regs[ip]);
+	w->exact = true;
+	w->any_sp = false;
+	return unwind_go_on(w, unwind_unsigned(regs[ip]));
 }
 
 /* Goes from a frame to its caller's. Gives 1 at the end, and why it is one in status. */
@@ -352,34 +387,41 @@ __noinline int unwind_step(void)
 
 	if (!w)
 		return 1;
-	w->pc = w->exact ? w->ip : w->ip - 1;
+	w->pc = w->exact && !w->regs.in_syscall ? w->regs.ip : w->regs.ip - 1;
+	w->regs.in_syscall = 0;
 	if ((w->pc < w->in.start || w->pc >= w->in.end) && !unwind_find_mapping())
-		return unwind_end(w, UNWIND_NO_MAPPING);
+		return unwind_in_vsyscall(w) ? unwind_over(w, 8) : unwind_end(w, UNWIND_NO_MAPPING);
 	if (w->in.page == UNWIND_PENDING)
 		return unwind_end(w, UNWIND_NO_TABLE);
-	if (w->in.page >= UNWIND_ANONYMOUS)
-		return unwind_guess(w, UNWIND_NO_TABLE);
+	if (w->in.page >= UNWIND_ANONYMOUS) {
+		int size = w->in.page == UNWIND_ANONYMOUS ? unwind_in_trampoline(w) : 0;
+
+		return size ? unwind_over(w, size) : unwind_guess(w, UNWIND_NO_TABLE);
+	}
 	key = unwind_find_rule();
 	rule = bpf_map_lookup_elem(&unwind_rules, &key);
-	if (!rule)
-		return unwind_end(w, UNWIND_NO_RULE);
+	if (!rule || rule->cfa == UNWIND_UNKNOWN)
+		return unwind_guess(w, UNWIND_NO_RULE);
+	if (rule->cfa == UNWIND_END || (rule->ra == UNWIND_LOST && rule->cfa != UNWIND_SIGNAL))
+		return unwind_end(w, UNWIND_COMPLETE);
+	if (w->any_sp && rule->cfa != UNWIND_FP && rule->cfa != UNWIND_FP_DEREF)
+		return unwind_guess(w, UNWIND_NO_RULE);
 	switch (rule->cfa) {
-	case UNWIND_END: return unwind_end(w, UNWIND_COMPLETE);
-	case UNWIND_SIGNAL: return unwind_out_of_signal(w, w->sp + rule->offset);
+	case UNWIND_SIGNAL: return unwind_out_of_signal(w, w->regs.sp + rule->offset);
 	case UNWIND_SP_DEREF:
 		deref = true;
 		/* fallthrough */
-	case UNWIND_SP: cfa = w->sp; break;
+	case UNWIND_SP: cfa = w->regs.sp; break;
 	case UNWIND_PLT:
-		cfa = w->sp;
+		cfa = w->regs.sp;
 		if ((w->pc & 15) >= (__u32)rule->add)
 			add = 8;
 		break;
 	case UNWIND_FP_DEREF:
 		deref = true;
 		/* fallthrough */
-	case UNWIND_FP: cfa = w->fp; break;
-	default: return unwind_guess(w, UNWIND_NO_RULE);
+	case UNWIND_FP: cfa = w->regs.fp; break;
+	default: return unwind_end(w, UNWIND_NO_RULE);
 	}
 	cfa += rule->offset + add;
 	if (deref) {
@@ -387,31 +429,31 @@ __noinline int unwind_step(void)
 			return unwind_end(w, UNWIND_FAULT);
 		cfa += rule->add;
 	}
+	/*
+	 * A leaf of arm64 may have nothing on the stack. A function that goes to another stack says so by a
+	 * rule that reads where it was before.
+	 */
+	if (!deref && (cfa < w->regs.sp || (cfa == w->regs.sp && rule->ra != UNWIND_SAME)))
+		return unwind_end(w, UNWIND_BROKEN);
 	if (rule->ra == UNWIND_AT_CFA) {
 		if (!unwind_read(&ip, sizeof(ip), cfa + 8 * rule->ra_offset))
 			return unwind_end(w, UNWIND_FAULT);
-	} else if (rule->ra == UNWIND_SAME && w->leaf) {
-		ip = w->lr;
+	} else if (w->exact) {
+		ip = w->regs.lr;
 	} else {
-		return unwind_end(w, UNWIND_NO_RULE);
+		return unwind_end(w, UNWIND_NO_RULE); /* the link register is the callee's by now */
 	}
-	fp = w->fp;
+	fp = w->regs.fp;
 	if (rule->fp == UNWIND_AT_CFA) {
 		if (!unwind_read(&fp, sizeof(fp), cfa + 8 * rule->fp_offset))
 			return unwind_end(w, UNWIND_FAULT);
 	} else if (rule->fp == UNWIND_LOST) {
 		fp = 0;
 	}
-#if defined(__TARGET_ARCH_arm64)
-	ip &= UNWIND_ADDRESSES - 1; /* without the signature (PAC) */
-#endif
-	/* A function that moves to another stack says so by a rule that reads where it is. */
-	if (!deref && (cfa < w->sp || (cfa == w->sp && rule->ra == UNWIND_AT_CFA)))
-		return unwind_end(w, UNWIND_BROKEN);
-	w->sp = cfa;
-	w->fp = fp;
-	w->exact = w->leaf = false;
-	return unwind_go_on(w, ip);
+	w->regs.sp = cfa;
+	w->regs.fp = fp;
+	w->exact = w->any_sp = false;
+	return unwind_go_on(w, unwind_unsigned(ip));
 }
 
 /* In two loops, as the verifier goes through each of them round by round. */
@@ -426,82 +468,21 @@ __noinline int unwind_steps(void)
 	return 0;
 }
 
-enum unwind_begun {
-	UNWIND_BEGUN,
-	UNWIND_NO_REGISTERS, /* there is no user space, or its registers are not to be had */
-	UNWIND_32BIT,	     /* whose stacks have other rules */
-};
-
-/*
- * Takes the registers that user space was left with: those of the sample, or if that interrupted the
- * kernel those that the thread came in with.
- */
-static __always_inline enum unwind_begun unwind_registers(struct bpf_perf_event_data *ctx,
-							  struct unwind_walk *w)
-{
-	const volatile struct bpf_perf_event_data *now = ctx;
-
-	w->exact = w->leaf = true;
-#if defined(__TARGET_ARCH_x86)
-#define USER32_CS 0x23
-	__u64 cs = now->regs.cs;
-
-	if (cs & 3) {
-		w->ip = now->regs.ip;
-		w->sp = now->regs.sp;
-		w->fp = now->regs.bp;
-	} else {
-		const struct pt_regs *regs = current_regs();
-
-		cs = BPF_CORE_READ(regs, cs);
-		w->ip = BPF_CORE_READ(regs, ip);
-		w->sp = BPF_CORE_READ(regs, sp);
-		w->fp = BPF_CORE_READ(regs, bp);
-		/* In a system call it is behind that, where another function may begin. */
-		w->exact = (__s64)BPF_CORE_READ(regs, orig_ax) == -1;
-	}
-	if (!(cs & 3))
-		return UNWIND_NO_REGISTERS;
-	if ((__u16)cs == USER32_CS)
-		return UNWIND_32BIT;
-#elif defined(__TARGET_ARCH_arm64)
-#define PSR_MODE_MASK 0xf
-#define PSR_MODE32_BIT 0x10
-	__u64 state = now->regs.pstate;
-
-	if (!(state & PSR_MODE_MASK)) {
-		w->ip = now->regs.pc;
-		w->sp = now->regs.sp;
-		w->fp = now->regs.regs[29];
-		w->lr = now->regs.regs[30];
-	} else {
-		const struct pt_regs *regs = current_regs();
-
-		state = BPF_CORE_READ(regs, pstate);
-		w->ip = BPF_CORE_READ(regs, pc);
-		w->sp = BPF_CORE_READ(regs, sp);
-		w->fp = BPF_CORE_READ(regs, regs[29]);
-		w->lr = BPF_CORE_READ(regs, regs[30]);
-	}
-	if (state & PSR_MODE_MASK || !w->ip)
-		return UNWIND_NO_REGISTERS;
-	if (state & PSR_MODE32_BIT)
-		return UNWIND_32BIT;
-#endif
-	return UNWIND_BEGUN;
-}
-
-/* Walks the stack of the current thread of the process pid from the registers in w on. */
-static __always_inline void unwind(struct unwind_walk *w, __u32 pid, __u32 limit)
+/* Walks the stack of the current thread, which is of the process pid, from its registers on. */
+static __always_inline void unwind(struct unwind_walk *w, const struct user_registers *regs,
+				   __u32 pid, __u32 limit)
 {
 	struct unwind_process *process;
 
-	w->frame[0] = w->ip;
+	w->regs = *regs;
+	w->exact = true;
+	w->any_sp = false;
+	w->frame[0] = w->regs.ip;
 	w->frames = 1;
 	w->limit = limit;
 	w->guessed = false;
-	w->status = UNWIND_NO_MAPPING;
 	w->changed_ns = 0;
+	w->status = UNWIND_NO_MAPPING;
 	w->in.start = w->in.end = 0;
 	process = bpf_map_lookup_elem(&unwind_processes, &pid);
 	if (!process)

@@ -50,17 +50,19 @@ static __always_inline __u32 table_stack(struct bpf_perf_event_data *ctx, __u64 
 					 __u32 limit, __u8 *status)
 {
 	struct unwind_walk *w = unwind_walk();
+	struct user_registers regs = {};
+	enum registers_found found;
 	__u32 n;
 
 	*status = USER_NONE;
 	if (!w)
 		return 0;
-	switch (unwind_registers(ctx, w)) {
-	case UNWIND_BEGUN: break;
-	case UNWIND_32BIT: *status = USER_32BIT; return 0;
-	default: return 0;
-	}
-	unwind(w, current_pid(), limit);
+	found = user_registers(ctx, &regs);
+	if (found == REGISTERS_32BIT)
+		*status = USER_32BIT;
+	if (found != REGISTERS_FOUND)
+		return 0;
+	unwind(w, &regs, current_pid(), limit);
 	n = w->frames;
 	if (n > MAX_USER_FRAMES)
 		return 0;
