@@ -27,6 +27,7 @@ type bpfEvent struct {
 	Tid          uint32
 	CgroupId     uint64
 	Comm         [16]uint8
+	MappedNs     uint64
 }
 
 type bpfFate uint32

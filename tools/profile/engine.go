@@ -23,6 +23,9 @@ type sample struct {
 	KernelThread bool
 	Kernel, User []uint64 // leaf first, as sampled
 	Status       status
+	// Mapped is when what the process has mapped last changed, as far as the kernel knew
+	// when it walked the user stack by tables; otherwise 0.
+	Mapped uint64
 }
 
 // engine puts samples and what the kernel tells of processes into one order, finds out
@@ -32,6 +35,7 @@ type engine struct {
 	sideband *perfevent.Sideband
 	timeline *mappings.Timeline
 	counter  *counter
+	tables   *tables   // nil if the kernel walks by none
 	recorder recording // nil unless the run is recorded
 	// command is the process whose samples are of nobody's interest before it has executed
 	// its program, or 0.
@@ -138,6 +142,7 @@ func (e *engine) decode(record []byte) (*sample, error) {
 	s := &sample{
 		Time: ev.TimeNs, CPU: ev.Cpu, PID: ev.Pid, TID: ev.Tid, CgroupID: ev.CgroupId, Comm: comm,
 		KernelThread: ev.KernelThread != 0, Kernel: addrs[:k:k], User: addrs[k:], Status: status(ev.UserStatus),
+		Mapped: ev.MappedNs,
 	}
 	// Threads that the kernel made within a process, as those of io_uring, have none of
 	// their own.
@@ -158,15 +163,23 @@ func (e *engine) drained() error {
 	if err := e.advance(until); err != nil {
 		return err
 	}
-	return e.timeline.Resync()
+	if err := e.timeline.Resync(); err != nil || e.tables == nil {
+		return err
+	}
+	return e.tables.resynced(e.timeline)
 }
 
 func (e *engine) read() error {
-	return e.sideband.Read(func(r *perfevent.Record) error {
+	before := len(e.records)
+	err := e.sideband.Read(func(r *perfevent.Record) error {
 		e.timeline.Hold(r)
 		e.records = append(e.records, r)
 		return nil
 	})
+	if err != nil || e.tables == nil {
+		return err
+	}
+	return e.tables.update(e.timeline, e.records, e.records[before:])
 }
 
 // finish handles what is left, when nothing more can come.
@@ -226,6 +239,11 @@ func (e *engine) sample(s *sample) error {
 		}
 	}
 	p := e.process(s, owner)
+	if e.tables != nil && owner != nil {
+		if err := e.tables.check(s, owner); err != nil {
+			return err
+		}
+	}
 	kernel, user := make([]*frame, len(s.Kernel)), make([]*frame, len(s.User))
 	for i, addr := range s.Kernel {
 		kernel[i] = e.frame(nil, place{kind: kindKernel, address: addr - caller(i)})

@@ -110,5 +110,12 @@ const (
 	statusFramePointers               // by frame pointers: what has none is missing, unnoticed
 	statusDepth                       // cut at the greatest depth
 	statusFault                       // could not be read
+	statusComplete                    // to the root
+	statusGuessed                     // to the root, in part by frame pointers that may be none
+	statusNoMapping                   // cut where nothing is known to be mapped
+	statusNoTable                     // cut in a file that has no table, or whose table is not there yet
+	statusNoRule                      // cut where the table has no rule
+	statusBroken                      // cut where it went astray
+	status32Bit                       // of a 32-bit program
 	statuses
 )

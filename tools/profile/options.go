@@ -36,6 +36,8 @@ type options struct {
 	cpu        int // -1 for all
 	tids       tidList
 	userDepth  uint
+	unwind     string
+	unwindMiB  uint
 	stackSize  uint // of BCC: nothing here needs them
 	hashSize   uint
 	outputs    outputs
@@ -56,6 +58,12 @@ const (
 	maxClockHertz = 20_000
 )
 
+// The ways to find user stacks.
+const (
+	unwindFP    = "fp"
+	unwindTable = "table"
+)
+
 // defineFlags defines the flags in the order of the manual.
 func defineFlags(fs *pflag.FlagSet) *options {
 	o := &options{fs: fs}
@@ -63,6 +71,9 @@ func defineFlags(fs *pflag.FlagSet) *options {
 	fs.Uint64VarP(&o.rate.Period, "count", "c", 0, "take a sample of a CPU each `N` events; nanoseconds for the clocks")
 	fs.StringVarP(&o.eventName, "event", "e", perfevent.CPUClock.Name, "sample by `EVENT`, by perf's name or rHEX: cpu-clock, cycles, page-faults, ...")
 	fs.UintVar(&o.userDepth, "max-user-depth", defaultUserDepth, "at most `N` frames of a user stack, and no more than kernel.perf_event_max_stack")
+	fs.StringVar(&o.unwind, "unwind", unwindFP, "find user stacks by `WAY`: fp follows frame pointers; table walks them in the kernel by the tables that programs have for it")
+	manual.Values(fs, "unwind", unwindFP, unwindTable)
+	o.defineTableFlags(fs)
 	manual.Values(fs, "event", perfevent.Names()...)
 
 	fs.BoolVarP(&o.folded, "folded", "f", false, "write folded stacks, a line each, for flamegraph.pl")
@@ -125,6 +136,12 @@ func (o *options) check(args []string) error {
 	}
 	if o.userDepth == 0 || o.userDepth > maxUserDepth {
 		return cli.BadUse("--max-user-depth: %d is not from 1 to %d", o.userDepth, maxUserDepth)
+	}
+	if !slices.Contains([]string{unwindFP, unwindTable}, o.unwind) {
+		return cli.BadUse("--unwind: %q is none of %s and %s", o.unwind, unwindFP, unwindTable)
+	}
+	if err := o.checkTableFlags(); err != nil {
+		return err
 	}
 	if o.debuginfod {
 		client, err := debuginfod.New(os.Getenv)

@@ -42,6 +42,7 @@ struct event {
 	__u32 pid, tid;
 	__u64 cgroup_id;
 	__u8 comm[TASK_COMM_LEN];
+	__u64 mapped_ns; /* when what is mapped last changed, as far as the walk by tables knew; or 0 */
 };
 
 /* A sample that is as the last one of its CPU with this slot. */
@@ -163,6 +164,7 @@ static __always_inline void hash_of(const struct record *r, __u32 frames, struct
 			  e->user_status << 8 | e->kernel_thread);
 	mix(hash, (__u64)e->pid << 32 | e->tid);
 	mix(hash, e->cgroup_id);
+	mix(hash, e->mapped_ns);
 	mix(hash, *(__u64 *)&e->comm[0]);
 	mix(hash, *(__u64 *)&e->comm[8]);
 	for (__u32 i = 0; i < MAX_FRAMES; i++) {
@@ -241,8 +243,10 @@ int sample(struct bpf_perf_event_data *ctx)
 	}
 	e->user_frames = 0;
 	e->user_status = USER_NONE;
+	e->mapped_ns = 0;
 	if (want_user && !e->kernel_thread && frames <= MAX_KERNEL_FRAMES) {
-		e->user_frames = user_stack(ctx, &r->frames[frames], &e->user_status);
+		e->user_frames =
+			user_stack(ctx, &r->frames[frames], &e->user_status, &e->mapped_ns);
 		frames += e->user_frames;
 	}
 	if (frames > MAX_FRAMES)

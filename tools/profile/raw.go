@@ -22,7 +22,7 @@ import (
 // gives it the next number.
 const (
 	rawMagic   = "gobcc profile recording\n"
-	rawVersion = 1
+	rawVersion = 2
 )
 
 // part is what comes next in a recording.
@@ -279,6 +279,7 @@ func (c *codec) sampled(s *sample) {
 	items(c, &s.Kernel, rawFrames, c.uint)
 	items(c, &s.User, rawFrames, c.uint)
 	number(c, &s.Status)
+	c.uint(&s.Mapped)
 }
 
 func (c *codec) perfRecord(r *perfevent.Record) {

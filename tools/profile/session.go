@@ -21,6 +21,7 @@ import (
 	"github.com/gobcc/gobcc/internal/common/output"
 	"github.com/gobcc/gobcc/internal/common/perfevent"
 	"github.com/gobcc/gobcc/internal/common/trace"
+	"github.com/gobcc/gobcc/internal/common/unwind"
 )
 
 // hooks are the same in all modes.
@@ -46,7 +47,14 @@ func (o *options) prepare(spec *ebpf.CollectionSpec) error {
 	if err != nil {
 		return err
 	}
+	if o.byTables() {
+		most = maxUserDepth
+		if err := unwind.Configure(spec, uint64(o.unwindMiB)<<20); err != nil {
+			return err
+		}
+	}
 	values := map[string]any{
+		bpfVarByTables:      o.byTables(),
 		bpfVarMaxUserFrames: uint32(min(depth, most)),
 		bpfVarWantKernel:    !o.userOnly,
 		bpfVarWantUser:      !o.kernelOnly,
@@ -124,7 +132,7 @@ func (p *session) writesText() bool {
 
 // attached opens all that is there beside the program, and begins to sample.
 func (p *session) attached(r *trace.Run) error {
-	if p.opts.fs.Changed("max-user-depth") {
+	if p.opts.fs.Changed("max-user-depth") && !p.opts.byTables() {
 		if most, err := perfevent.MaxStack(); err == nil && uint64(p.opts.userDepth) > most {
 			r.Say(fmt.Sprintf("user stacks are cut at %d frames: the sysctl kernel.perf_event_max_stack allows no more", most))
 		}
@@ -150,6 +158,11 @@ func (p *session) attached(r *trace.Run) error {
 	if err := p.engine.timeline.Snapshot(pids); err != nil {
 		r.Say(err.Error())
 	}
+	if p.opts.byTables() {
+		if err := p.startTables(r); err != nil {
+			return err
+		}
+	}
 	p.fates = r.Map(bpfMapFates)
 	if p.sampler, err = perfevent.NewSampler(r.Program("sample"), p.opts.event, p.opts.rate, p.opts.cpus()); err != nil {
 		return diagnose.Explain("sample by "+p.opts.event.Name, diagnose.PerfEvent, err)
@@ -168,6 +181,9 @@ func (p *session) detach() {
 }
 
 func (p *session) close() {
+	if p.engine.tables != nil {
+		p.engine.tables.close()
+	}
 	p.engine.close()
 	p.namer.close()
 	p.opts.outputs.close()
@@ -364,6 +380,9 @@ func (p *session) summary(rep *report) string {
 	}
 	if n := t.Unwinds[statusFault]; n > 0 {
 		fmt.Fprintf(&b, "; %d user stacks could not be read", n)
+	}
+	if p.engine.tables != nil {
+		b.WriteString(p.engine.tables.summary())
 	}
 	if n := p.engine.timeline.Gaps; n > 0 {
 		fmt.Fprintf(&b, "; %d gaps in what the kernel told of processes, so that names may be missing", n)

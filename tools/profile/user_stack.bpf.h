@@ -45,9 +45,9 @@ static __always_inline __u8 user_status_of(enum unwind_status status)
 	}
 }
 
-/* The same by tables. */
+/* The same by tables. mapped_ns is when what is mapped last changed, as far as it is known here. */
 static __always_inline __u32 table_stack(struct bpf_perf_event_data *ctx, __u64 *frames,
-					 __u32 limit, __u8 *status)
+					 __u32 limit, __u8 *status, __u64 *mapped_ns)
 {
 	struct unwind_walk *w = unwind_walk();
 	struct user_registers regs = {};
@@ -68,6 +68,7 @@ static __always_inline __u32 table_stack(struct bpf_perf_event_data *ctx, __u64 
 		return 0;
 	bpf_probe_read_kernel(frames, n * sizeof(*frames), w->frame);
 	*status = user_status_of(w->status);
+	*mapped_ns = w->changed_ns;
 	return n;
 }
 
@@ -77,7 +78,7 @@ static __always_inline __u32 table_stack(struct bpf_perf_event_data *ctx, __u64 
  * entered the kernel with.
  */
 static __always_inline __u32 user_stack(struct bpf_perf_event_data *ctx, __u64 *frames,
-					__u8 *status)
+					__u8 *status, __u64 *mapped_ns)
 {
 	__u32 limit = max_user_frames > MAX_USER_FRAMES ? MAX_USER_FRAMES : max_user_frames;
 	struct task_struct *task = (void *)bpf_get_current_task();
@@ -93,7 +94,7 @@ static __always_inline __u32 user_stack(struct bpf_perf_event_data *ctx, __u64 *
 		return 0;
 	}
 	if (by_tables)
-		return table_stack(ctx, frames, limit, status);
+		return table_stack(ctx, frames, limit, status, mapped_ns);
 	size = bpf_get_stack(ctx, frames, limit * sizeof(__u64), BPF_F_USER_STACK);
 	if (size < 0) {
 		*status = USER_FAULT;

@@ -496,6 +496,13 @@ func (k *Kernel) drop(l *Loaded) {
 	l.used = k.clock
 }
 
+// Gone reports whether a table was evicted, as nothing had it mapped.
+func (k *Kernel) Gone(l *Loaded) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return l.gone
+}
+
 // Map tells what a process has mapped by now, in place of what was told before. changed is the
 // time of the last change that is in it, in nanoseconds of CLOCK_MONOTONIC; walks are
 // marked by it. areas are in the order of their addresses, and don't overlap.
