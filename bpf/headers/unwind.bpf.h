@@ -21,6 +21,7 @@ enum unwind_saved {
 	UNWIND_SAME,
 	UNWIND_AT_CFA,
 	UNWIND_LOST,
+	UNWIND_AT_FP,
 };
 
 enum unwind_status {

@@ -73,8 +73,23 @@ enum {
 	BPF_F_USER_STACK = 256,
 };
 
-/* What a program on a perf event is given; only ever handed on. */
-struct bpf_perf_event_data;
+/*
+ * What a program on a perf event is given: the registers of what was interrupted, user space or kernel. An
+ * interface of the kernel, which keeps its layout; only whole words may be read of it.
+ */
+struct bpf_perf_event_data {
+#if defined(__TARGET_ARCH_x86)
+	struct {
+		__u64 r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip;
+		__u64 cs, flags, sp, ss;
+	} regs;
+#elif defined(__TARGET_ARCH_arm64)
+	struct {
+		__u64 regs[31];
+		__u64 sp, pc, pstate;
+	} regs;
+#endif
+};
 
 /* What a program on a packet is given: an interface of the kernel, which keeps its layout. */
 struct __sk_buff {
@@ -110,7 +125,7 @@ struct sockaddr_in6 {
 
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {
-	unsigned long bp, bx, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, sp;
+	unsigned long bp, bx, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, cs, sp;
 };
 #elif defined(__TARGET_ARCH_arm64)
 struct user_pt_regs {
@@ -124,6 +139,7 @@ struct pt_regs {
 	__u64 regs[31];
 	__u64 sp;
 	__u64 pc;
+	__u64 pstate;
 	__u64 orig_x0;
 	__s32 syscallno;
 };

@@ -13,6 +13,18 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type bpfCopy struct {
+	_    structs.HostLayout
+	Regs struct {
+		_         structs.HostLayout
+		Ip        uint64
+		Sp        uint64
+		Fp        uint64
+		Lr        uint64
+		InSyscall uint64
+	}
+}
+
 type bpfEvent struct {
 	_            structs.HostLayout
 	TimeNs       uint64
@@ -27,6 +39,8 @@ type bpfEvent struct {
 	Tid          uint32
 	CgroupId     uint64
 	Comm         [16]uint8
+	Copied       uint32
+	InSyscall    uint32
 }
 
 type bpfFate uint32
@@ -61,6 +75,17 @@ const (
 	bpfUserStatusUSER_FRAME_POINTERS bpfUserStatus = 1
 	bpfUserStatusUSER_DEPTH          bpfUserStatus = 2
 	bpfUserStatusUSER_FAULT          bpfUserStatus = 3
+	bpfUserStatusUSER_COMPLETE       bpfUserStatus = 4
+	bpfUserStatusUSER_GUESSED        bpfUserStatus = 5
+	bpfUserStatusUSER_NO_MAPPING     bpfUserStatus = 6
+	bpfUserStatusUSER_NO_TABLE       bpfUserStatus = 7
+	bpfUserStatusUSER_NO_RULE        bpfUserStatus = 8
+	bpfUserStatusUSER_BROKEN         bpfUserStatus = 9
+	bpfUserStatusUSER_32BIT          bpfUserStatus = 10
+	bpfUserStatusUSER_LEAF           bpfUserStatus = 11
+	bpfUserStatusUSER_BUDGET         bpfUserStatus = 12
+	bpfUserStatusUSER_COPY_END       bpfUserStatus = 13
+	bpfUserStatusUSER_COPIED         bpfUserStatus = 14
 )
 
 // Names of all BPF objects in the ELF.
@@ -69,6 +94,8 @@ const (
 const (
 	bpfMapCgroupMap         = "cgroup_map"
 	bpfMapCgroups           = "cgroups"
+	bpfMapCopiesSpent       = "copies_spent"
+	bpfMapCopyRecords       = "copy_records"
 	bpfMapEvents            = "events"
 	bpfMapFates             = "fates"
 	bpfMapLost              = "lost"
@@ -82,6 +109,9 @@ const (
 	bpfProgFollowForkRaw    = "follow_fork_raw"
 	bpfProgFollowForkTp     = "follow_fork_tp"
 	bpfProgSample           = "sample"
+	bpfVarCopyBudget        = "copy_budget"
+	bpfVarCopySize          = "copy_size"
+	bpfVarCopyStacks        = "copy_stacks"
 	bpfVarFilterCgroupMap   = "filter_cgroup_map"
 	bpfVarFilterCgroups     = "filter_cgroups"
 	bpfVarFilterComm        = "filter_comm"
@@ -95,6 +125,8 @@ const (
 	bpfVarFilterUid         = "filter_uid"
 	bpfVarFilterUidValue    = "filter_uid_value"
 	bpfVarFindRepeats       = "find_repeats"
+	bpfVarKernelHasBtf      = "kernel_has_btf"
+	bpfVarLeafOnly          = "leaf_only"
 	bpfVarMaxUserFrames     = "max_user_frames"
 	bpfVarPidNamespaceInode = "pid_namespace_inode"
 	bpfVarRingWakeupShift   = "ring_wakeup_shift"
@@ -159,22 +191,27 @@ type bpfProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
-	CgroupMap *ebpf.MapSpec `ebpf:"cgroup_map"`
-	Cgroups   *ebpf.MapSpec `ebpf:"cgroups"`
-	Events    *ebpf.MapSpec `ebpf:"events"`
-	Fates     *ebpf.MapSpec `ebpf:"fates"`
-	Lost      *ebpf.MapSpec `ebpf:"lost"`
-	MntnsMap  *ebpf.MapSpec `ebpf:"mntns_map"`
-	Pids      *ebpf.MapSpec `ebpf:"pids"`
-	Records   *ebpf.MapSpec `ebpf:"records"`
-	Seen      *ebpf.MapSpec `ebpf:"seen"`
-	Tids      *ebpf.MapSpec `ebpf:"tids"`
+	CgroupMap   *ebpf.MapSpec `ebpf:"cgroup_map"`
+	Cgroups     *ebpf.MapSpec `ebpf:"cgroups"`
+	CopiesSpent *ebpf.MapSpec `ebpf:"copies_spent"`
+	CopyRecords *ebpf.MapSpec `ebpf:"copy_records"`
+	Events      *ebpf.MapSpec `ebpf:"events"`
+	Fates       *ebpf.MapSpec `ebpf:"fates"`
+	Lost        *ebpf.MapSpec `ebpf:"lost"`
+	MntnsMap    *ebpf.MapSpec `ebpf:"mntns_map"`
+	Pids        *ebpf.MapSpec `ebpf:"pids"`
+	Records     *ebpf.MapSpec `ebpf:"records"`
+	Seen        *ebpf.MapSpec `ebpf:"seen"`
+	Tids        *ebpf.MapSpec `ebpf:"tids"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
+	CopyBudget        *ebpf.VariableSpec `ebpf:"copy_budget"`
+	CopySize          *ebpf.VariableSpec `ebpf:"copy_size"`
+	CopyStacks        *ebpf.VariableSpec `ebpf:"copy_stacks"`
 	FilterCgroupMap   *ebpf.VariableSpec `ebpf:"filter_cgroup_map"`
 	FilterCgroups     *ebpf.VariableSpec `ebpf:"filter_cgroups"`
 	FilterComm        *ebpf.VariableSpec `ebpf:"filter_comm"`
@@ -188,6 +225,8 @@ type bpfVariableSpecs struct {
 	FilterUid         *ebpf.VariableSpec `ebpf:"filter_uid"`
 	FilterUidValue    *ebpf.VariableSpec `ebpf:"filter_uid_value"`
 	FindRepeats       *ebpf.VariableSpec `ebpf:"find_repeats"`
+	KernelHasBtf      *ebpf.VariableSpec `ebpf:"kernel_has_btf"`
+	LeafOnly          *ebpf.VariableSpec `ebpf:"leaf_only"`
 	MaxUserFrames     *ebpf.VariableSpec `ebpf:"max_user_frames"`
 	PidNamespaceInode *ebpf.VariableSpec `ebpf:"pid_namespace_inode"`
 	RingWakeupShift   *ebpf.VariableSpec `ebpf:"ring_wakeup_shift"`
@@ -219,22 +258,26 @@ func (o *bpfObjects) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
-	CgroupMap *ebpf.Map `ebpf:"cgroup_map"`
-	Cgroups   *ebpf.Map `ebpf:"cgroups"`
-	Events    *ebpf.Map `ebpf:"events"`
-	Fates     *ebpf.Map `ebpf:"fates"`
-	Lost      *ebpf.Map `ebpf:"lost"`
-	MntnsMap  *ebpf.Map `ebpf:"mntns_map"`
-	Pids      *ebpf.Map `ebpf:"pids"`
-	Records   *ebpf.Map `ebpf:"records"`
-	Seen      *ebpf.Map `ebpf:"seen"`
-	Tids      *ebpf.Map `ebpf:"tids"`
+	CgroupMap   *ebpf.Map `ebpf:"cgroup_map"`
+	Cgroups     *ebpf.Map `ebpf:"cgroups"`
+	CopiesSpent *ebpf.Map `ebpf:"copies_spent"`
+	CopyRecords *ebpf.Map `ebpf:"copy_records"`
+	Events      *ebpf.Map `ebpf:"events"`
+	Fates       *ebpf.Map `ebpf:"fates"`
+	Lost        *ebpf.Map `ebpf:"lost"`
+	MntnsMap    *ebpf.Map `ebpf:"mntns_map"`
+	Pids        *ebpf.Map `ebpf:"pids"`
+	Records     *ebpf.Map `ebpf:"records"`
+	Seen        *ebpf.Map `ebpf:"seen"`
+	Tids        *ebpf.Map `ebpf:"tids"`
 }
 
 func (m *bpfMaps) Close() error {
 	return _BpfClose(
 		m.CgroupMap,
 		m.Cgroups,
+		m.CopiesSpent,
+		m.CopyRecords,
 		m.Events,
 		m.Fates,
 		m.Lost,
@@ -250,6 +293,9 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
+	CopyBudget        *ebpf.Variable `ebpf:"copy_budget"`
+	CopySize          *ebpf.Variable `ebpf:"copy_size"`
+	CopyStacks        *ebpf.Variable `ebpf:"copy_stacks"`
 	FilterCgroupMap   *ebpf.Variable `ebpf:"filter_cgroup_map"`
 	FilterCgroups     *ebpf.Variable `ebpf:"filter_cgroups"`
 	FilterComm        *ebpf.Variable `ebpf:"filter_comm"`
@@ -263,6 +309,8 @@ type bpfVariables struct {
 	FilterUid         *ebpf.Variable `ebpf:"filter_uid"`
 	FilterUidValue    *ebpf.Variable `ebpf:"filter_uid_value"`
 	FindRepeats       *ebpf.Variable `ebpf:"find_repeats"`
+	KernelHasBtf      *ebpf.Variable `ebpf:"kernel_has_btf"`
+	LeafOnly          *ebpf.Variable `ebpf:"leaf_only"`
 	MaxUserFrames     *ebpf.Variable `ebpf:"max_user_frames"`
 	PidNamespaceInode *ebpf.Variable `ebpf:"pid_namespace_inode"`
 	RingWakeupShift   *ebpf.Variable `ebpf:"ring_wakeup_shift"`

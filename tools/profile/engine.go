@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"github.com/gobcc/gobcc/internal/common/filter"
 	"github.com/gobcc/gobcc/internal/common/mappings"
 	"github.com/gobcc/gobcc/internal/common/perfevent"
+	"github.com/gobcc/gobcc/internal/common/unwind"
 )
 
 // sample is what the kernel found when it looked at a CPU.
@@ -23,6 +25,10 @@ type sample struct {
 	KernelThread bool
 	Kernel, User []uint64 // leaf first, as sampled
 	Status       status
+	// InSyscall says that the leaf of User is behind the instruction of a system call.
+	InSyscall bool
+	// Copied is what User is still to be found by; nil if it is there already.
+	Copied *copied
 }
 
 // engine puts samples and what the kernel tells of processes into one order, finds out
@@ -35,9 +41,11 @@ type engine struct {
 	recorder recording // nil unless the run is recorded
 	// command is the process whose samples are of nobody's interest before it has executed
 	// its program, or 0.
-	command uint32
-	early   uint64 // samples that were of none
-	crowded uint64 // samples that there was no room for
+	command  uint32
+	early    uint64 // samples that were of none
+	crowded  uint64 // samples that there was no room for
+	unwinder *unwinder
+	copies   int // bytes of stacks that are not walked yet
 	// generated is called for a process that runs code which it made itself.
 	generated func(*mappings.Process)
 
@@ -81,7 +89,7 @@ type located struct {
 
 func newEngine(c *counter) *engine {
 	return &engine{
-		counter: c, slots: map[slot]*sample{}, comms: map[[16]uint8]string{},
+		counter: c, unwinder: newUnwinder(), slots: map[slot]*sample{}, comms: map[[16]uint8]string{},
 		processes: map[*mappings.Process]*process{}, outside: map[string]*process{},
 		places: map[place]*frame{},
 	}
@@ -128,6 +136,7 @@ func (e *engine) decode(record []byte) (*sample, error) {
 	if len(rest) < 8*(k+u) {
 		return nil, fmt.Errorf("a sample of %d and %d frames has %d bytes", k, u, len(rest))
 	}
+	behind := rest[8*(k+u):]
 	addrs := make([]uint64, k+u)
 	copy(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(addrs))), 8*len(addrs)), rest)
 	comm, ok := e.comms[ev.Comm]
@@ -138,6 +147,12 @@ func (e *engine) decode(record []byte) (*sample, error) {
 	s := &sample{
 		Time: ev.TimeNs, CPU: ev.Cpu, PID: ev.Pid, TID: ev.Tid, CgroupID: ev.CgroupId, Comm: comm,
 		KernelThread: ev.KernelThread != 0, Kernel: addrs[:k:k], User: addrs[k:], Status: status(ev.UserStatus),
+		InSyscall: ev.InSyscall != 0,
+	}
+	if bpfUserStatus(ev.UserStatus) == bpfUserStatusUSER_COPIED {
+		if s.Copied, err = e.copied(behind, int(ev.Copied)); err != nil {
+			return nil, err
+		}
 	}
 	// Threads that the kernel made within a process, as those of io_uring, have none of
 	// their own.
@@ -145,6 +160,30 @@ func (e *engine) decode(record []byte) (*sample, error) {
 		s.User, s.Status = nil, statusNone
 	}
 	return s, nil
+}
+
+// copiesMemory is how much the copies of stacks that wait for their time may take, in
+// bytes. Of what comes beyond that, the leaf is all there is.
+const copiesMemory = 64 << 20
+
+// copied takes what is behind the frames of a sample: the registers, and size bytes of the
+// stack.
+func (e *engine) copied(record []byte, size int) (*copied, error) {
+	var head bpfCopy
+	rest, err := events.Decode(&head, record)
+	if err != nil {
+		return nil, err
+	}
+	if len(rest) < size {
+		return nil, fmt.Errorf("a copy of %d bytes of a stack has %d", size, len(rest))
+	}
+	r := head.Regs
+	c := &copied{Registers: unwind.Registers{IP: r.Ip, SP: r.Sp, FP: r.Fp, LR: r.Lr, Syscall: r.InSyscall != 0}}
+	if e.copies+size <= copiesMemory {
+		e.copies += size
+		c.Stack = bytes.Clone(rest[:size])
+	}
+	return c, nil
 }
 
 // drained is to be called each time the ring buffer is empty. It handles what is older
@@ -217,6 +256,9 @@ func rest[T any](all, left []T) []T {
 
 // sample finds out what a sample's addresses are, and counts it.
 func (e *engine) sample(s *sample) error {
+	if s.Copied != nil {
+		e.copies -= len(s.Copied.Stack)
+	}
 	var owner *mappings.Process
 	if s.PID != 0 {
 		owner = e.timeline.Process(s.PID)
@@ -225,13 +267,23 @@ func (e *engine) sample(s *sample) error {
 			return nil
 		}
 	}
+	if s.Copied != nil {
+		s.User, s.Status = e.unwinder.walk(owner, s.Copied)
+	}
 	p := e.process(s, owner)
 	kernel, user := make([]*frame, len(s.Kernel)), make([]*frame, len(s.User))
 	for i, addr := range s.Kernel {
 		kernel[i] = e.frame(nil, place{kind: kindKernel, address: addr - caller(i)})
 	}
+	exact := !s.InSyscall // whether the frame's address is that of what runs next
 	for i, addr := range s.User {
-		user[i] = e.user(owner, addr-caller(i))
+		signal := i > 0 && e.unwinder.inSignal(owner, addr)
+		if exact || signal {
+			user[i] = e.user(owner, addr)
+		} else {
+			user[i] = e.user(owner, addr-1)
+		}
+		exact = signal // what a signal interrupted
 	}
 	if !e.counter.add(s, p, kernel, user) {
 		e.crowded++

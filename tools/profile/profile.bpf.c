@@ -11,12 +11,10 @@
 #include "events.bpf.h"
 #include "filter.bpf.h"
 #include "follow.bpf.h"
-#include "user_stack.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define MAX_KERNEL_FRAMES 127
-#define MAX_FRAMES (MAX_KERNEL_FRAMES + MAX_USER_FRAMES)
 #define PF_KTHREAD 0x00200000
 
 enum kind {
@@ -29,8 +27,9 @@ enum kind {
 #define SLOTS 1024
 
 /*
- * A sample, followed by the addresses of its kernel frames and those of its user frames, leaf first.
- * The beginning is that of struct repeat. No padding.
+ * A sample, followed by the addresses of its kernel frames and those of its user frames, leaf first; or
+ * if the user stack was copied, by the registers and so many bytes of it. The beginning is that of
+ * struct repeat. No padding.
  */
 struct event {
 	__u64 time_ns;
@@ -42,7 +41,13 @@ struct event {
 	__u32 pid, tid;
 	__u64 cgroup_id;
 	__u8 comm[TASK_COMM_LEN];
+	__u32 copied;	  /* bytes */
+	__u32 in_syscall; /* the user stack's leaf is behind the instruction that made the call */
 };
+
+#include "user_stack.bpf.h"
+
+#define MAX_FRAMES (MAX_KERNEL_FRAMES + MAX_USER_FRAMES)
 
 /* A sample that is as the last one of its CPU with this slot. */
 struct repeat {
@@ -66,6 +71,7 @@ const volatile struct {
 	enum kind kind;
 	enum fate fate;
 	enum user_status user_status;
+	struct copy copy;
 } types;
 
 const volatile bool want_kernel = true, want_user = true;
@@ -162,6 +168,7 @@ static __always_inline void hash_of(const struct record *r, __u32 frames, struct
 	mix(hash, (__u64)e->kernel_frames << 32 | (__u64)e->user_frames << 16 |
 			  e->user_status << 8 | e->kernel_thread);
 	mix(hash, (__u64)e->pid << 32 | e->tid);
+	mix(hash, e->in_syscall);
 	mix(hash, e->cgroup_id);
 	mix(hash, *(__u64 *)&e->comm[0]);
 	mix(hash, *(__u64 *)&e->comm[8]);
@@ -195,10 +202,38 @@ static __always_inline bool sent_repeat(struct record *r, __u32 frames, struct s
 	return true;
 }
 
+/*
+ * Sends a sample with a copy of the user stack, which is put together elsewhere, since the record may be
+ * large.
+ */
+static __always_inline void send_copy(struct record *from, const struct user_registers *regs)
+{
+	struct copy_record *r = copy_record();
+	__u32 frames = from->event.kernel_frames * sizeof(__u64);
+	struct copy copy = { .regs = *regs };
+	struct event *e;
+	__u32 size;
+
+	if (!r || frames > MAX_KERNEL_FRAMES * sizeof(__u64))
+		return;
+	e = (void *)r->data;
+	*e = from->event;
+	bpf_probe_read_kernel(&r->data[sizeof(*e)], frames, from->frames);
+	__builtin_memcpy(&r->data[sizeof(*e) + frames], &copy, sizeof(copy));
+	r->at = sizeof(*e) + frames + sizeof(copy);
+	copy_stack(r, regs->sp);
+	size = r->at;
+	if (size > sizeof(r->data))
+		return;
+	e->copied = size - (sizeof(*e) + frames + sizeof(copy));
+	send(r->data, size);
+}
+
 SEC("perf_event")
 int sample(struct bpf_perf_event_data *ctx)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
+	struct user_registers regs = {};
 	struct seen *slot = NULL, hash;
 	__u32 zero = 0, frames = 0;
 	struct record *r;
@@ -241,9 +276,16 @@ int sample(struct bpf_perf_event_data *ctx)
 	}
 	e->user_frames = 0;
 	e->user_status = USER_NONE;
+	e->copied = 0;
 	if (want_user && !e->kernel_thread && frames <= MAX_KERNEL_FRAMES) {
-		e->user_frames = user_stack(ctx, &r->frames[frames], &e->user_status);
+		e->user_frames =
+			user_stack(ctx, e->time_ns, &regs, &r->frames[frames], &e->user_status);
 		frames += e->user_frames;
+	}
+	e->in_syscall = regs.in_syscall;
+	if (copy_stacks && e->user_status == USER_COPIED) {
+		send_copy(r, &regs);
+		return 0;
 	}
 	if (frames > MAX_FRAMES)
 		return 0;

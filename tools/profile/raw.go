@@ -22,7 +22,7 @@ import (
 // gives it the next number.
 const (
 	rawMagic   = "gobcc profile recording\n"
-	rawVersion = 1
+	rawVersion = 2
 )
 
 // part is what comes next in a recording.
@@ -279,6 +279,25 @@ func (c *codec) sampled(s *sample) {
 	items(c, &s.Kernel, rawFrames, c.uint)
 	items(c, &s.User, rawFrames, c.uint)
 	number(c, &s.Status)
+	c.bool(&s.InSyscall)
+	has := s.Copied != nil
+	c.bool(&has)
+	if !has {
+		return
+	}
+	if s.Copied == nil {
+		s.Copied = &copied{}
+	}
+	r := &s.Copied.Registers
+	for _, n := range []*uint64{&r.IP, &r.SP, &r.FP, &r.LR} {
+		c.uint(n)
+	}
+	c.bool(&r.Syscall)
+	stack := string(s.Copied.Stack)
+	c.string(&stack)
+	if c.w == nil {
+		s.Copied.Stack = []byte(stack)
+	}
 }
 
 func (c *codec) perfRecord(r *perfevent.Record) {

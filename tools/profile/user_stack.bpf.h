@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The user stack of a sample. There is one way by now: the kernel follows the frame pointers. Another
- * unwinder goes in here, and gives the same.
+ * The user stack of a sample: by the kernel's own way, which follows the frame pointers, or as a copy, with
+ * the registers, that is walked in user space.
  */
 #ifndef USER_STACK_BPF_H
 #define USER_STACK_BPF_H
+
+#include "registers.bpf.h"
 
 #define MAX_USER_FRAMES 1024
 
@@ -14,30 +16,164 @@ enum user_status {
 	USER_FRAME_POINTERS, /* by frame pointers: what has none is missing, unnoticed */
 	USER_DEPTH,	     /* cut at the greatest depth */
 	USER_FAULT,	     /* could not be read */
+	USER_COMPLETE,	     /* to the root */
+	USER_GUESSED,	     /* to the root, in part by frame pointers that may be none */
+	USER_NO_MAPPING,     /* cut where nothing is known to be mapped */
+	USER_NO_TABLE,	     /* cut in a file that has no table, or whose table is not there yet */
+	USER_NO_RULE,	     /* cut where the table has no rule */
+	USER_BROKEN,	     /* cut where it went astray */
+	USER_32BIT,	     /* of a 32-bit program: by frame pointers */
+	USER_LEAF,	     /* no more was asked for */
+	USER_BUDGET,	     /* by frame pointers, as more copies were made than may be */
+	USER_COPY_END,	     /* cut at the end of what was copied */
+	USER_COPIED,	     /* to be walked in user space: not there any more in what is shown */
 };
+
+/* Whether stacks are copied, and whether no more than the leaf is wanted. */
+const volatile bool copy_stacks = false;
+const volatile bool leaf_only = false;
+
+/* How many bytes of a stack are copied, and how many may be in about a second (2^30 ns), of all CPUs. */
+const volatile __u32 copy_size = 16 * 1024;
+const volatile __u64 copy_budget = 8 * 1024 * 1024;
 
 /* How many frames at most: the kernel gives no more than kernel.perf_event_max_stack. */
 const volatile __u32 max_user_frames = 127;
 
+#define MAX_COPY_SIZE (64 * 1024)
+#define COPY_STEP 4096
+
+/* What a record with a copy has behind the frames. The stack's bytes follow. */
+struct copy {
+	struct user_registers regs;
+};
+
+/* A record with a copy, while it is put together. */
+struct copy_record {
+	/* Where the next step is to read from and to write to, and how much is left. */
+	__u64 from;
+	__u32 at, left;
+	__u8 data[(MAX_KERNEL_FRAMES + 1) * sizeof(__u64) + sizeof(struct event) +
+		  sizeof(struct copy) + MAX_COPY_SIZE + COPY_STEP];
+};
+
+/* One for each CPU: a value of a per-CPU map can't be as large. User space says for how many. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct copy_record);
+} copy_records SEC(".maps");
+
+/* What of the budget is used, and in which second. */
+struct spent {
+	__u64 second, bytes;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct spent);
+} copies_spent SEC(".maps");
+
+/* Takes the bytes of a copy out of the budget. What other CPUs take at once may go a little beyond it. */
+static __always_inline bool may_copy(__u64 now)
+{
+	__u32 zero = 0;
+	struct spent *s = bpf_map_lookup_elem(&copies_spent, &zero);
+
+	if (!s)
+		return false;
+	if (s->second != now >> 30) {
+		s->second = now >> 30;
+		s->bytes = 0;
+	}
+	if (s->bytes + copy_size > copy_budget)
+		return false;
+	__sync_fetch_and_add(&s->bytes, copy_size);
+	return true;
+}
+
+static __always_inline struct copy_record *copy_record(void)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+
+	return bpf_map_lookup_elem(&copy_records, &cpu);
+}
+
+/*
+ * Copies what is left of a page of the stack. Gives 1 at the end. It has no arguments, so that the
+ * verifier goes through it once.
+ */
+__noinline int copy_step(void)
+{
+	struct copy_record *r = copy_record();
+	__u32 at, size;
+
+	if (!r)
+		return 1;
+	size = COPY_STEP - (r->from & (COPY_STEP - 1));
+	if (size > r->left)
+		size = r->left;
+	at = r->at;
+	if (!size || size > COPY_STEP || at > sizeof(r->data) - COPY_STEP)
+		return 1;
+	if (bpf_probe_read_user(&r->data[at], size, (void *)r->from))
+		return 1;
+	r->from += size;
+	r->at = at + size;
+	r->left -= size;
+	return 0;
+}
+
+/* Copies the stack from an address on, as far as it can be read. */
+static __always_inline void copy_stack(struct copy_record *r, __u64 from)
+{
+	r->from = from;
+	r->left = copy_size;
+	for (int i = 0; i < MAX_COPY_SIZE / COPY_STEP + 1; i++) {
+		if (copy_step())
+			break;
+	}
+}
+
 /*
  * Writes the return addresses of the user stack to frames, the leaf first, and gives their number, at
  * most MAX_USER_FRAMES. A sample that interrupted the kernel has the user stack that the thread
- * entered the kernel with.
+ * entered the kernel with. If the status is USER_COPIED, the stack is still to be copied, from regs on.
  */
-static __always_inline __u32 user_stack(void *ctx, __u64 *frames, __u8 *status)
+static __always_inline __u32 user_stack(struct bpf_perf_event_data *ctx, __u64 now,
+					struct user_registers *regs, __u64 *frames, __u8 *status)
 {
 	__u32 limit = max_user_frames > MAX_USER_FRAMES ? MAX_USER_FRAMES : max_user_frames;
 	struct task_struct *task = (void *)bpf_get_current_task();
+	enum registers_found found;
 	long size;
 
+	*status = USER_NONE;
 	/*
 	 * Within execve(2) the memory is that of the new program already, while the registers are still
 	 * those of the old one: another function than the one that called would be named. The new memory
 	 * has no start_code until all is in its place, which is some microseconds before the end.
 	 */
-	if (BPF_CORE_READ(task, mm, start_code) == 0) {
-		*status = USER_NONE;
+	if (BPF_CORE_READ(task, mm, start_code) == 0)
 		return 0;
+	found = user_registers(ctx, regs);
+	if (leaf_only && found != REGISTERS_NONE) {
+		frames[0] = regs->ip;
+		*status = found == REGISTERS_32BIT ? USER_32BIT : USER_LEAF;
+		return 1;
+	}
+	*status = USER_FRAME_POINTERS;
+	if (copy_stacks && found == REGISTERS_FOUND) {
+		if (may_copy(now)) {
+			*status = USER_COPIED;
+			return 0;
+		}
+		*status = USER_BUDGET;
+	} else if (copy_stacks && found == REGISTERS_32BIT) {
+		*status = USER_32BIT;
 	}
 	size = bpf_get_stack(ctx, frames, limit * sizeof(__u64), BPF_F_USER_STACK);
 	if (size < 0) {
@@ -48,7 +184,8 @@ static __always_inline __u32 user_stack(void *ctx, __u64 *frames, __u8 *status)
 		*status = USER_NONE;
 		return 0;
 	}
-	*status = (__u64)size >= limit * sizeof(__u64) ? USER_DEPTH : USER_FRAME_POINTERS;
+	if (*status == USER_FRAME_POINTERS && (__u64)size >= limit * sizeof(__u64))
+		*status = USER_DEPTH;
 	return size / sizeof(__u64);
 }
 

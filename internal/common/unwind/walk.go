@@ -106,25 +106,27 @@ func (w *Walker) Walk(frames []uint64, regs Registers, memory Memory, most int) 
 	for n := 1; ; n++ {
 		frames = append(frames, f.IP)
 		code := f.find()
-		if f.IP == 0 || code.Kind == Tabled && code.Rule.ends() {
-			if f.guessed {
-				return frames, Guessed
-			}
-			return frames, Complete
-		}
-		if n >= most {
-			return frames, Depth
+		if code.Kind == Tabled && code.Rule.ends() {
+			return frames, f.root()
 		}
 		if status := f.step(code); status != Complete {
 			return frames, status
 		}
-		if f.IP == 0 {
-			if f.guessed {
-				return frames, Guessed
-			}
-			return frames, Complete
+		switch {
+		case f.IP == 0:
+			return frames, f.root()
+		case n >= most:
+			return frames, Depth
 		}
 	}
+}
+
+// root is how a walk ends that has come to its end.
+func (f *frame) root() Status {
+	if f.guessed {
+		return Guessed
+	}
+	return Complete
 }
 
 // ends reports whether a frame has no caller.
@@ -189,8 +191,9 @@ func (f *frame) follow(r Rule) Status {
 	if !ok {
 		return Fault
 	}
-	// A leaf of arm64 may have nothing on the stack.
-	if base < f.SP || base == f.SP && !(r.Ra == Same && f.exact) {
+	// A leaf of arm64 may have nothing on the stack. A function that goes to another stack
+	// says so by a rule that reads where it was before.
+	if r.Cfa != SPDeref && r.Cfa != FPDeref && (base < f.SP || base == f.SP && r.Ra != Same) {
 		return Broken
 	}
 	next := f.Registers
@@ -201,13 +204,17 @@ func (f *frame) follow(r Rule) Status {
 			return Fault
 		}
 	case !f.exact:
-		return Broken // The link register is the callee's by now.
+		return NoRule // The link register is the callee's by now.
 	default:
 		next.IP = f.LR
 	}
 	switch r.Fp {
 	case AtCFA:
 		if next.FP, ok = f.read(base + uint64(int64(r.FpOffset)*8)); !ok {
+			return Fault
+		}
+	case AtFP:
+		if next.FP, ok = f.read(f.FP + uint64(int64(r.FpOffset)*8)); !ok {
 			return Fault
 		}
 	case Lost:
@@ -254,16 +261,16 @@ func (f *frame) guess(code Code, end Status) Status {
 	fp, ok1 := f.read(f.FP)
 	ip, ok2 := f.read(f.FP + 8)
 	if !ok1 || !ok2 {
-		return end
+		return Fault
 	}
 	if f.Machine == elf.EM_AARCH64 {
 		ip &= pacMask
 	}
-	if ip == 0 || ip >= f.endOfUser() {
+	if ip >= f.endOfUser() {
 		return end
 	}
 	// Where this frame is in nothing that is known, more may be mapped that is not known.
-	if code.Kind != Unmapped && f.Find(ip-1).Kind == Unmapped {
+	if ip != 0 && code.Kind != Unmapped && f.Find(ip-1).Kind == Unmapped {
 		return end
 	}
 	f.Registers = Registers{IP: ip, SP: f.FP + 16, FP: fp}

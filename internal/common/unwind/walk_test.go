@@ -119,9 +119,13 @@ func TestWalk(t *testing.T) {
 		},
 		{
 			// lea 8(%rsp), %r10; and $-32, %rsp; push -8(%r10); push %rbp; mov %rsp, %rbp; push %r10
-			"what is saved by the frame pointer", made{x86, []span{fn(0, ruled(Rule{Cfa: FPDeref, Offset: -8, Fp: AtCFA, FpOffset: -4, Ra: AtCFA, RaOffset: -1})), fn(1, framePointer), fn(2, root)}, nil,
+			"what is saved by the frame pointer", made{x86, []span{fn(0, ruled(Rule{Cfa: FPDeref, Offset: -8, Fp: AtFP, Ra: AtCFA, RaOffset: -1})), fn(1, framePointer), fn(2, root)}, nil,
 				Memory{words(stack, stack+0x28, stack+0x38, 9, 9, at(1), 9, 9, 0, at(2))}},
 			Registers{IP: at(0), SP: stack, FP: stack + 8}, 9, []uint64{at(0), at(1), at(2)}, Complete,
+		},
+		{
+			"from another stack", made{x86, []span{fn(0, ruled(Rule{Cfa: SPDeref, Offset: 0, Ra: AtCFA, RaOffset: -1})), fn(1, root)}, nil, Memory{words(stack, stack-0x100), words(stack-0x108, at(1))}},
+			Registers{IP: at(0), SP: stack}, 9, []uint64{at(0), at(1)}, Complete,
 		},
 		{
 			"signal on another stack", made{x86, []span{{text + 0xff, text + 0x200, ruled(Rule{Cfa: Signal, Offset: 40})}, fn(0, frame8), fn(2, ruled(Rule{Cfa: FP, Offset: 16, Fp: AtCFA, FpOffset: -2, Ra: AtCFA, RaOffset: -1})), fn(3, root)}, nil,
@@ -145,7 +149,7 @@ func TestWalk(t *testing.T) {
 		{"no deeper", made{x86, []span{fn(0, ruled(Rule{Cfa: FP, Offset: 16, Ra: AtCFA, RaOffset: -1}))}, nil, Memory{words(stack, at(0), at(0))}}, Registers{IP: at(0), SP: stack, FP: stack - 16}, 9, []uint64{at(0)}, Broken},
 		{"caller in the kernel", made{x86, []span{fn(0, frame8)}, nil, Memory{words(stack, 0xffffffff81000000)}}, Registers{IP: at(0), SP: stack}, 9, []uint64{at(0)}, Broken},
 		{"stack in the kernel", made{x86, []span{fn(0, frame8)}, nil, Memory{words(1<<47, at(0))}}, Registers{IP: at(0), SP: 1 << 47}, 9, []uint64{at(0)}, Fault},
-		{"link register on amd64", made{x86, []span{fn(0, frame8), fn(1, ruled(Rule{Cfa: SP, Offset: 8, Ra: Same}))}, nil, Memory{words(stack, at(1), 0)}}, Registers{IP: at(0), SP: stack}, 9, []uint64{at(0), at(1)}, Broken},
+		{"link register on amd64", made{x86, []span{fn(0, frame8), fn(1, ruled(Rule{Cfa: SP, Offset: 8, Ra: Same}))}, nil, Memory{words(stack, at(1), 0)}}, Registers{IP: at(0), SP: stack}, 9, []uint64{at(0), at(1)}, NoRule},
 
 		{"no mapping", made{x86, nil, nil, nil}, Registers{IP: at(0), SP: stack}, 9, []uint64{at(0)}, NoMapping},
 		{"no table", made{x86, []span{fn(0, Code{Kind: Tableless})}, nil, nil}, Registers{IP: at(0), SP: stack}, 9, []uint64{at(0)}, NoTable},
@@ -186,8 +190,8 @@ func TestWalk(t *testing.T) {
 			Registers{IP: at(0), SP: stack, FP: stack}, 9, []uint64{at(0), at(1), at(2)}, Guessed,
 		},
 		{
-			"guess of nothing", made{x86, []span{fn(0, Code{Kind: Generated})}, nil, Memory{words(stack, 0, 0)}},
-			Registers{IP: at(0), SP: stack, FP: stack}, 9, []uint64{at(0)}, NoTable,
+			"guess of the root", made{x86, []span{fn(0, Code{Kind: Generated})}, nil, Memory{words(stack, 0, 0)}},
+			Registers{IP: at(0), SP: stack, FP: stack}, 9, []uint64{at(0)}, Guessed,
 		},
 		{
 			"trampoline", made{x86, []span{fn(0, frame8), fn(1, Code{Kind: Generated}), fn(2, root)}, map[uint64][]byte{at(1): {0x48, 0x83, 0xc4, 8, 0xc3, 0, 0, 0, 0, 0, 0}},
@@ -216,7 +220,7 @@ func TestWalk(t *testing.T) {
 		},
 		{
 			"arm64: the link register is the leaf's only", made{arm, []span{fn(0, ruled(Rule{Cfa: SP})), fn(1, ruled(Rule{Cfa: SP, Offset: 16}))}, nil, Memory{words(stack, 0, 0)}},
-			Registers{IP: at(0), SP: stack, LR: at(1)}, 9, []uint64{at(0), at(1)}, Broken,
+			Registers{IP: at(0), SP: stack, LR: at(1)}, 9, []uint64{at(0), at(1)}, NoRule,
 		},
 		{
 			"arm64: signal", made{arm, []span{fn(0, ruled(Rule{Cfa: Signal, Offset: 312})), fn(1, ruled(Rule{Cfa: SP})), fn(2, root)}, nil,
