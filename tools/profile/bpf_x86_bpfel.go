@@ -23,6 +23,7 @@ type bpfCopy struct {
 		Lr        uint64
 		InSyscall uint64
 	}
+	Start uint64
 }
 
 type bpfEvent struct {

@@ -178,7 +178,7 @@ func (e *engine) copied(record []byte, size int) (*copied, error) {
 		return nil, fmt.Errorf("a copy of %d bytes of a stack has %d", size, len(rest))
 	}
 	r := head.Regs
-	c := &copied{Registers: unwind.Registers{IP: r.Ip, SP: r.Sp, FP: r.Fp, LR: r.Lr, Syscall: r.InSyscall != 0}}
+	c := &copied{Start: head.Start, Registers: unwind.Registers{IP: r.Ip, SP: r.Sp, FP: r.Fp, LR: r.Lr, Syscall: r.InSyscall != 0}}
 	if e.copies+size <= copiesMemory {
 		e.copies += size
 		c.Stack = bytes.Clone(rest[:size])
@@ -210,10 +210,17 @@ func (e *engine) read() error {
 
 // finish handles what is left, when nothing more can come.
 func (e *engine) finish() error {
-	return errors.Join(e.read(), e.advance(1<<64-1))
+	err := e.read()
+	for {
+		if err := errors.Join(err, e.advance(1<<64-1)); err != nil || len(e.samples) == 0 {
+			return err
+		}
+		e.unwinder.wait()
+	}
 }
 
-// advance handles what is not younger than until, in the order of time.
+// advance handles what is not younger than until, in the order of time, up to a sample whose
+// stack can't be walked yet.
 func (e *engine) advance(until uint64) error {
 	slices.SortStableFunc(e.samples, func(a, b *sample) int { return cmp.Compare(a.Time, b.Time) })
 	slices.SortStableFunc(e.records, func(a, b *perfevent.Record) int { return cmp.Compare(a.Time, b.Time) })
@@ -233,6 +240,10 @@ func (e *engine) advance(until uint64) error {
 	for len(samples) > 0 && samples[0].Time <= until {
 		if err := apply(samples[0].Time); err != nil {
 			return err
+		}
+		if !e.walk(samples[0]) {
+			until = 0
+			break
 		}
 		if err := e.sample(samples[0]); err != nil {
 			return err
@@ -254,6 +265,21 @@ func rest[T any](all, left []T) []T {
 	return all[:n]
 }
 
+// walk finds the frames of a sample that has a copy of its stack. It reports whether that
+// could be done, or is to be tried again.
+func (e *engine) walk(s *sample) bool {
+	if s.Copied == nil || s.PID != 0 && s.PID == e.command && e.timeline.Process(s.PID).Execs == 0 {
+		return true
+	}
+	var owner *mappings.Process
+	if s.PID != 0 {
+		owner = e.timeline.Process(s.PID)
+	}
+	var done bool
+	s.User, s.Status, done = e.unwinder.walk(owner, s.Copied)
+	return done
+}
+
 // sample finds out what a sample's addresses are, and counts it.
 func (e *engine) sample(s *sample) error {
 	if s.Copied != nil {
@@ -266,9 +292,6 @@ func (e *engine) sample(s *sample) error {
 			e.early++
 			return nil
 		}
-	}
-	if s.Copied != nil {
-		s.User, s.Status = e.unwinder.walk(owner, s.Copied)
 	}
 	p := e.process(s, owner)
 	kernel, user := make([]*frame, len(s.Kernel)), make([]*frame, len(s.User))

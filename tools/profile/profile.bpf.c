@@ -211,6 +211,7 @@ static __always_inline void send_copy(struct record *from, const struct user_reg
 	struct copy_record *r = copy_record();
 	__u32 frames = from->event.kernel_frames * sizeof(__u64);
 	struct copy copy = { .regs = *regs };
+	__u32 head = sizeof(struct event) + frames;
 	struct event *e;
 	__u32 size;
 
@@ -219,13 +220,13 @@ static __always_inline void send_copy(struct record *from, const struct user_reg
 	e = (void *)r->data;
 	*e = from->event;
 	bpf_probe_read_kernel(&r->data[sizeof(*e)], frames, from->frames);
-	__builtin_memcpy(&r->data[sizeof(*e) + frames], &copy, sizeof(copy));
-	r->at = sizeof(*e) + frames + sizeof(copy);
-	copy_stack(r, regs->sp);
+	r->at = head + sizeof(copy);
+	copy.start = copy_stack(r, regs->sp);
+	__builtin_memcpy(&r->data[head], &copy, sizeof(copy));
 	size = r->at;
 	if (size > sizeof(r->data))
 		return;
-	e->copied = size - (sizeof(*e) + frames + sizeof(copy));
+	e->copied = size - (head + sizeof(copy));
 	send(r->data, size);
 }
 

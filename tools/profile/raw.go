@@ -289,7 +289,7 @@ func (c *codec) sampled(s *sample) {
 		s.Copied = &copied{}
 	}
 	r := &s.Copied.Registers
-	for _, n := range []*uint64{&r.IP, &r.SP, &r.FP, &r.LR} {
+	for _, n := range []*uint64{&r.IP, &r.SP, &r.FP, &r.LR, &s.Copied.Start} {
 		c.uint(n)
 	}
 	c.bool(&r.Syscall)

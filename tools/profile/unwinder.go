@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"debug/elf"
+	"errors"
 	"fmt"
 	"io"
 	"runtime"
@@ -17,11 +18,12 @@ import (
 // copied is what a sample has of a user stack that is still to be walked.
 type copied struct {
 	Registers unwind.Registers
-	Stack     []byte // from the stack pointer on
+	Start     uint64 // address of Stack
+	Stack     []byte // from a little below the stack pointer on
 }
 
 func (c *copied) memory() unwind.Memory {
-	return unwind.Memory{{Start: c.Registers.SP, Bytes: c.Stack}}
+	return unwind.Memory{{Start: c.Start, Bytes: c.Stack}}
 }
 
 // unwinder walks the stacks that samples have copies of.
@@ -31,20 +33,29 @@ type unwinder struct {
 	walker   unwind.Walker
 	owner    *mappings.Process // whose stack is being walked; nil if it has no pid here
 	files    map[*mappings.File]*tabled
+	turns    chan struct{} // for those who read
+	waiting  *tabled       // what the last walk was in want of; nil if it was not
+	rows     int           // of all tables
 	problems []error
 }
 
 // tabled is a file and what it tells of its frames.
 type tabled struct {
+	read     chan struct{} // closed when the rest is there; nil if that is known
 	table    *unwind.Table // nil if it can't be had
 	segments []segment
+	problem  error
 }
+
+// mostRows is how many rows all tables may have: 256 MiB of them, more than all files of a
+// distribution have.
+const mostRows = 64 << 20
 
 // segment is a part of a file that is mapped, and its address by the file's own.
 type segment struct{ offset, size, vaddr uint64 }
 
 func newUnwinder() *unwinder {
-	u := &unwinder{most: defaultUserDepth, files: map[*mappings.File]*tabled{}}
+	u := &unwinder{most: defaultUserDepth, files: map[*mappings.File]*tabled{}, turns: make(chan struct{}, runtime.GOMAXPROCS(0))}
 	u.walker = unwind.Walker{Machine: machine(), Find: u.find, Text: u.text}
 	return u
 }
@@ -56,14 +67,25 @@ func machine() elf.Machine {
 	return elf.EM_X86_64
 }
 
-// walk gives the frames of a stack, the leaf first, and how they came out.
-func (u *unwinder) walk(owner *mappings.Process, c *copied) ([]uint64, status) {
-	u.owner = owner
+// walk gives the frames of a stack, the leaf first, and how they came out; or reports that
+// it is in want of a table that is being read.
+func (u *unwinder) walk(owner *mappings.Process, c *copied) (frames []uint64, s status, done bool) {
+	u.owner, u.waiting = owner, nil
 	frames, end := u.walker.Walk(nil, c.Registers, c.memory(), u.most)
-	if end == unwind.Fault && len(c.Stack) >= u.copySize {
-		return frames, statusCopyEnd
+	if u.waiting != nil {
+		return nil, statusNone, false
 	}
-	return frames, walked[end]
+	if end == unwind.Fault && len(c.Stack) >= u.copySize {
+		return frames, statusCopyEnd, true
+	}
+	return frames, walked[end], true
+}
+
+// wait waits for the table that the last walk was in want of.
+func (u *unwinder) wait() {
+	if u.waiting != nil {
+		<-u.waiting.read
+	}
 }
 
 // walked are the statuses that walks end with.
@@ -89,11 +111,7 @@ func (u *unwinder) find(addr uint64) unwind.Code {
 	case mappings.Other:
 		return unwind.Code{Kind: unwind.Tableless}
 	}
-	t := u.files[m.File]
-	if t == nil {
-		t = u.open(m.File)
-		u.files[m.File] = t
-	}
+	t := u.tabled(m.File)
 	if t.table == nil {
 		return unwind.Code{Kind: unwind.Tableless}
 	}
@@ -121,7 +139,7 @@ func (u *unwinder) inSignal(owner *mappings.Process, addr uint64) bool {
 		return false
 	}
 	t := u.files[m.File]
-	return t != nil && t.table != nil && t.rule(m.FileOffset(addr-1)).Cfa == unwind.Signal
+	return t != nil && t.read == nil && t.table != nil && t.rule(m.FileOffset(addr-1)).Cfa == unwind.Signal
 }
 
 // text reads the code of the process whose stack is walked.
@@ -134,46 +152,72 @@ func (u *unwinder) text(addr uint64, code []byte) bool {
 	return err == nil && n == len(code)
 }
 
-// open reads what a file tells of its frames. If it can't be had, its code is taken as that of
-// which nothing is known.
-func (u *unwinder) open(f *mappings.File) *tabled {
-	t, err := openTable(f)
-	if err != nil {
-		u.problems = append(u.problems, fmt.Errorf("%s: no stacks can be walked in it but by frame pointers: %w", f.Path, err))
+// tabled gives what a file tells of its frames. It is read while other things go on, as a
+// large file takes a second: until then nothing is known of it. Nor is anything if it can't
+// be had.
+func (u *unwinder) tabled(f *mappings.File) *tabled {
+	t := u.files[f]
+	if t == nil {
+		t = u.open(f)
+		u.files[f] = t
+	}
+	if t.read == nil {
+		return t
+	}
+	select {
+	case <-t.read:
+	default:
+		u.waiting = t
 		return &tabled{}
+	}
+	t.read = nil
+	if t.table != nil {
+		if u.rows += len(t.table.Rows); u.rows > mostRows {
+			u.rows -= len(t.table.Rows)
+			t.table, t.problem = nil, errors.New("there is no memory for more tables")
+		}
+	}
+	if t.problem != nil {
+		u.problems = append(u.problems, fmt.Errorf("%s: no stacks can be walked in it but by frame pointers: %w", f.Path, t.problem))
 	}
 	return t
 }
 
-func openTable(f *mappings.File) (*tabled, error) {
+// open begins to read a file.
+func (u *unwinder) open(f *mappings.File) *tabled {
+	t := &tabled{read: make(chan struct{})}
+	var in io.ReaderAt
+	done := func() {}
 	if f.Kind == mappings.VDSO {
 		image, err := symbols.VDSOImage()
-		if err != nil {
-			return nil, err
+		in, t.problem = bytes.NewReader(image), err
+	} else if file, err := f.Open(); err != nil {
+		t.problem = err
+	} else {
+		in, done = file, func() { file.Close() }
+	}
+	go func() {
+		defer close(t.read)
+		defer done()
+		u.turns <- struct{}{}
+		defer func() { <-u.turns }()
+		if t.problem == nil {
+			t.problem = t.readFrom(in)
 		}
-		return readTable(bytes.NewReader(image))
-	}
-	file, err := f.Open()
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	return readTable(file)
+	}()
+	return t
 }
 
-func readTable(r io.ReaderAt) (*tabled, error) {
+func (t *tabled) readFrom(r io.ReaderAt) error {
 	file, err := elf.NewFile(r)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	t := &tabled{}
 	for _, p := range file.Progs {
 		if p.Type == elf.PT_LOAD && p.Flags&elf.PF_X != 0 && p.Filesz > 0 {
 			t.segments = append(t.segments, segment{p.Off, p.Filesz, p.Vaddr})
 		}
 	}
-	if t.table, err = unwind.Open(r); err != nil {
-		return nil, err
-	}
-	return t, nil
+	t.table, err = unwind.Open(r)
+	return err
 }

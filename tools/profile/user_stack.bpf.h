@@ -46,7 +46,11 @@ const volatile __u32 max_user_frames = 127;
 /* What a record with a copy has behind the frames. The stack's bytes follow. */
 struct copy {
 	struct user_registers regs;
+	__u64 start; /* the address of the first byte */
 };
+
+/* What is below the stack pointer, too: behind the pops at the end of a function, its rules are of there. */
+#define RED_ZONE 128
 
 /* A record with a copy, while it is put together. */
 struct copy_record {
@@ -127,15 +131,23 @@ __noinline int copy_step(void)
 	return 0;
 }
 
-/* Copies the stack from an address on, as far as it can be read. */
-static __always_inline void copy_stack(struct copy_record *r, __u64 from)
+/* Copies the stack, as far as it can be read, and gives the address of the first byte. */
+static __always_inline __u64 copy_stack(struct copy_record *r, __u64 sp)
 {
-	r->from = from;
+	__u64 start = sp - RED_ZONE;
+
+	r->from = start;
 	r->left = copy_size;
+	if (copy_step()) {
+		start = sp;
+		r->from = start;
+		r->left = copy_size;
+	}
 	for (int i = 0; i < MAX_COPY_SIZE / COPY_STEP + 1; i++) {
 		if (copy_step())
 			break;
 	}
+	return start;
 }
 
 /*
