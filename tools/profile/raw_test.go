@@ -112,6 +112,9 @@ func fill(v reflect.Value, n *uint64) {
 		for i := range v.NumField() {
 			fill(v.Field(i), n)
 		}
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(v.Elem(), n)
 	case reflect.Slice:
 		v.Set(reflect.MakeSlice(v.Type(), 3, 3))
 		for i := range 3 {
@@ -237,17 +240,17 @@ func TestRecordingBad(t *testing.T) {
 		}
 		return b.String()
 	}
-	head := rawMagic + "\x01" + strings.Repeat("\x00", 10) // nothing is known
+	head := rawMagic + "\x02" + strings.Repeat("\x00", 10) // nothing is known
 	for name, test := range map[string]struct{ in, want string }{
 		"nothing":         {"", "no recording of profile's"},
 		"something else":  {packed("PERFILE2 and so on and so on"), "no recording of profile's"},
-		"a later version": {packed(rawMagic + "\x02"), "has version 2"},
+		"a later version": {packed(rawMagic + "\x03"), "has version 3"},
 		"half of one":     {string(raw[:len(raw)/2]), "cut off before its end"},
 		"no end":          {packed(head), "cut off before its end"},
 		"unknown part":    {packed(head + "\x09"), "a part 9"},
-		"too many":        {packed(rawMagic + "\x01\xff\xff\xff\xff\x0f"), "a list of 4294967295"},
-		"a long string":   {packed(rawMagic + "\x01\x01\xff\xff\xff\xff\x0f"), "a string of 4294967295"},
-		"no such process": {packed(head + "\x02" + strings.Repeat("\x00", 10) + "\x05"), "number 5, where there are 0"},
+		"too many":        {packed(rawMagic + "\x02\xff\xff\xff\xff\x0f"), "a list of 4294967295"},
+		"a long string":   {packed(rawMagic + "\x02\x01\xff\xff\xff\xff\x0f"), "a string of 4294967295"},
+		"no such process": {packed(head + "\x02" + strings.Repeat("\x00", 12) + "\x05"), "number 5, where there are 0"},
 	} {
 		if r, err := readRecording(strings.NewReader(test.in), false); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %+v, %v", name, r, err)
@@ -274,11 +277,11 @@ func FuzzRecording(f *testing.F) {
 	plain = plain[len(rawMagic)+1:]
 	f.Add(plain)
 	f.Add(plain[:len(plain)/2])
-	if r, err := countRecording(replayPlain, strings.NewReader(rawMagic+"\x01"+string(plain)), true); err != nil {
+	if r, err := countRecording(replayPlain, strings.NewReader(rawMagic+"\x02"+string(plain)), true); err != nil {
 		f.Fatalf("what is to be changed can't be read: %+v, %v", r, err)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		r, err := countRecording(replayPlain, strings.NewReader(rawMagic+"\x01"+string(b)), true)
+		r, err := countRecording(replayPlain, strings.NewReader(rawMagic+"\x02"+string(b)), true)
 		if err != nil {
 			return
 		}
