@@ -23,7 +23,10 @@ type bpfCopy struct {
 		Lr        uint64
 		InSyscall uint64
 	}
-	Start uint64
+	Start            uint64
+	InterruptedStart uint64
+	Size             uint32
+	InterruptedSize  uint32
 }
 
 type bpfEvent struct {
@@ -40,8 +43,8 @@ type bpfEvent struct {
 	Tid          uint32
 	CgroupId     uint64
 	Comm         [16]uint8
-	Copied       uint32
 	InSyscall    uint32
+	Unused       uint32
 }
 
 type bpfFate uint32

@@ -150,7 +150,7 @@ func (e *engine) decode(record []byte) (*sample, error) {
 		InSyscall: ev.InSyscall != 0,
 	}
 	if bpfUserStatus(ev.UserStatus) == bpfUserStatusUSER_COPIED {
-		if s.Copied, err = e.copied(behind, int(ev.Copied)); err != nil {
+		if s.Copied, err = e.copied(behind); err != nil {
 			return nil, err
 		}
 	}
@@ -166,22 +166,26 @@ func (e *engine) decode(record []byte) (*sample, error) {
 // bytes. Of what comes beyond that, the leaf is all there is.
 const copiesMemory = 64 << 20
 
-// copied takes what is behind the frames of a sample: the registers, and size bytes of the
-// stack.
-func (e *engine) copied(record []byte, size int) (*copied, error) {
+// copied takes what is behind the frames of a sample: the registers, and copies of stacks.
+func (e *engine) copied(record []byte) (*copied, error) {
 	var head bpfCopy
 	rest, err := events.Decode(&head, record)
 	if err != nil {
 		return nil, err
 	}
+	first, size := int(head.Size), int(head.Size)+int(head.InterruptedSize)
 	if len(rest) < size {
-		return nil, fmt.Errorf("a copy of %d bytes of a stack has %d", size, len(rest))
+		return nil, fmt.Errorf("copies of %d bytes of stacks have %d", size, len(rest))
 	}
 	r := head.Regs
-	c := &copied{Start: head.Start, Registers: unwind.Registers{IP: r.Ip, SP: r.Sp, FP: r.Fp, LR: r.Lr, Syscall: r.InSyscall != 0}}
+	c := &copied{Registers: unwind.Registers{IP: r.Ip, SP: r.Sp, FP: r.Fp, LR: r.Lr, Syscall: r.InSyscall != 0}}
 	if e.copies+size <= copiesMemory {
 		e.copies += size
-		c.Stack = bytes.Clone(rest[:size])
+		bytes := bytes.Clone(rest[:size])
+		c.Memory = unwind.Memory{{Start: head.Start, Bytes: bytes[:first]}}
+		if size > first {
+			c.Memory = append(c.Memory, unwind.Piece{Start: head.InterruptedStart, Bytes: bytes[first:]})
+		}
 	}
 	return c, nil
 }
@@ -283,7 +287,7 @@ func (e *engine) walk(s *sample) bool {
 // sample finds out what a sample's addresses are, and counts it.
 func (e *engine) sample(s *sample) error {
 	if s.Copied != nil {
-		e.copies -= len(s.Copied.Stack)
+		e.copies -= s.Copied.size()
 	}
 	var owner *mappings.Process
 	if s.PID != 0 {

@@ -28,7 +28,7 @@ enum kind {
 
 /*
  * A sample, followed by the addresses of its kernel frames and those of its user frames, leaf first; or
- * if the user stack was copied, by the registers and so many bytes of it. The beginning is that of
+ * if the user stack was copied, by struct copy. The beginning is that of
  * struct repeat. No padding.
  */
 struct event {
@@ -41,8 +41,8 @@ struct event {
 	__u32 pid, tid;
 	__u64 cgroup_id;
 	__u8 comm[TASK_COMM_LEN];
-	__u32 copied;	  /* bytes */
 	__u32 in_syscall; /* the user stack's leaf is behind the instruction that made the call */
+	__u32 unused;
 };
 
 #include "user_stack.bpf.h"
@@ -211,23 +211,28 @@ static __always_inline void send_copy(struct record *from, const struct user_reg
 	struct copy_record *r = copy_record();
 	__u32 frames = from->event.kernel_frames * sizeof(__u64);
 	struct copy copy = { .regs = *regs };
-	__u32 head = sizeof(struct event) + frames;
-	struct event *e;
-	__u32 size;
+	__u32 head = sizeof(struct event) + frames, end;
+	__u64 sp;
 
 	if (!r || frames > MAX_KERNEL_FRAMES * sizeof(__u64))
 		return;
-	e = (void *)r->data;
-	*e = from->event;
-	bpf_probe_read_kernel(&r->data[sizeof(*e)], frames, from->frames);
+	*(struct event *)r->data = from->event;
+	bpf_probe_read_kernel(&r->data[sizeof(struct event)], frames, from->frames);
 	r->at = head + sizeof(copy);
 	copy.start = copy_stack(r, regs->sp);
+	end = r->at;
+	copy.size = end - (head + sizeof(copy));
+	sp = interrupted_sp(r, regs->sp);
+	if (sp) {
+		copy.interrupted_start = copy_stack(r, sp);
+		copy.interrupted_size = r->at - end;
+	}
+	end = r->at;
 	__builtin_memcpy(&r->data[head], &copy, sizeof(copy));
-	size = r->at;
-	if (size > sizeof(r->data))
+	if (end > sizeof(r->data))
 		return;
-	e->copied = size - (head + sizeof(copy));
-	send(r->data, size);
+	count_copied(end);
+	send(r->data, end);
 }
 
 SEC("perf_event")
@@ -277,7 +282,6 @@ int sample(struct bpf_perf_event_data *ctx)
 	}
 	e->user_frames = 0;
 	e->user_status = USER_NONE;
-	e->copied = 0;
 	if (want_user && !e->kernel_thread && frames <= MAX_KERNEL_FRAMES) {
 		e->user_frames =
 			user_stack(ctx, e->time_ns, &regs, &r->frames[frames], &e->user_status);

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -18,12 +19,20 @@ import (
 // copied is what a sample has of a user stack that is still to be walked.
 type copied struct {
 	Registers unwind.Registers
-	Start     uint64 // address of Stack
-	Stack     []byte // from a little below the stack pointer on
+	Memory    unwind.Memory
 }
 
-func (c *copied) memory() unwind.Memory {
-	return unwind.Memory{{Start: c.Start, Bytes: c.Stack}}
+// size is in bytes.
+func (c *copied) size() (n int) {
+	for _, p := range c.Memory {
+		n += len(p.Bytes)
+	}
+	return n
+}
+
+// whole reports whether as much was copied as may be, so that there may be more.
+func (u *unwinder) whole(c *copied) bool {
+	return slices.ContainsFunc(c.Memory, func(p unwind.Piece) bool { return len(p.Bytes) >= u.copySize })
 }
 
 // unwinder walks the stacks that samples have copies of.
@@ -71,11 +80,11 @@ func machine() elf.Machine {
 // it is in want of a table that is being read.
 func (u *unwinder) walk(owner *mappings.Process, c *copied) (frames []uint64, s status, done bool) {
 	u.owner, u.waiting = owner, nil
-	frames, end := u.walker.Walk(nil, c.Registers, c.memory(), u.most)
+	frames, end := u.walker.Walk(nil, c.Registers, c.Memory, u.most)
 	if u.waiting != nil {
 		return nil, statusNone, false
 	}
-	if end == unwind.Fault && len(c.Stack) >= u.copySize {
+	if end == unwind.Fault && u.whole(c) {
 		return frames, statusCopyEnd, true
 	}
 	return frames, walked[end], true

@@ -43,10 +43,14 @@ const volatile __u32 max_user_frames = 127;
 #define MAX_COPY_SIZE (64 * 1024)
 #define COPY_STEP 4096
 
-/* What a record with a copy has behind the frames. The stack's bytes follow. */
+/*
+ * What a record with a copy has behind the kernel's frames. So many bytes of the stack follow, and so many
+ * of the stack that a signal interrupted whose handler has a stack of its own.
+ */
 struct copy {
 	struct user_registers regs;
-	__u64 start; /* the address of the first byte */
+	__u64 start, interrupted_start; /* the addresses of the first bytes */
+	__u32 size, interrupted_size;
 };
 
 /* What is below the stack pointer, too: behind the pops at the end of a function, its rules are of there. */
@@ -57,8 +61,10 @@ struct copy_record {
 	/* Where the next step is to read from and to write to, and how much is left. */
 	__u64 from;
 	__u32 at, left;
-	__u8 data[(MAX_KERNEL_FRAMES + 1) * sizeof(__u64) + sizeof(struct event) +
-		  sizeof(struct copy) + MAX_COPY_SIZE + COPY_STEP];
+	/* The stack of signals, where the context that a handler returns to may be, and its stack pointer. */
+	__u64 signal_stack, signal_size, context, interrupted;
+	__u8 data[sizeof(struct event) + MAX_KERNEL_FRAMES * sizeof(__u64) + sizeof(struct copy) +
+		  2 * MAX_COPY_SIZE + COPY_STEP];
 };
 
 /* One for each CPU: a value of a per-CPU map can't be as large. User space says for how many. */
@@ -81,7 +87,7 @@ struct {
 	__type(value, struct spent);
 } copies_spent SEC(".maps");
 
-/* Takes the bytes of a copy out of the budget. What other CPUs take at once may go a little beyond it. */
+/* Whether the budget has room for a copy. What CPUs copy at the same time may go a little beyond it. */
 static __always_inline bool may_copy(__u64 now)
 {
 	__u32 zero = 0;
@@ -93,10 +99,16 @@ static __always_inline bool may_copy(__u64 now)
 		s->second = now >> 30;
 		s->bytes = 0;
 	}
-	if (s->bytes + copy_size > copy_budget)
-		return false;
-	__sync_fetch_and_add(&s->bytes, copy_size);
-	return true;
+	return s->bytes + copy_size <= copy_budget;
+}
+
+static __always_inline void count_copied(__u64 bytes)
+{
+	__u32 zero = 0;
+	struct spent *s = bpf_map_lookup_elem(&copies_spent, &zero);
+
+	if (s)
+		__sync_fetch_and_add(&s->bytes, bytes);
 }
 
 static __always_inline struct copy_record *copy_record(void)
@@ -148,6 +160,66 @@ static __always_inline __u64 copy_stack(struct copy_record *r, __u64 sp)
 			break;
 	}
 	return start;
+}
+
+/* The context in a signal's frame: struct ucontext, an interface of the kernel. */
+struct signal_context {
+	__u64 flags, link;
+	__u64 stack; /* that of signals, as sigaltstack(2) had it */
+	__u32 stack_flags, unused;
+	__u64 stack_size;
+};
+
+/*
+ * Where the first context on a stack of signals may be. Its distance from the end depends on how many
+ * registers the CPU has beside those that are needed here.
+ */
+#if defined(__TARGET_ARCH_x86)
+#define FIRST_CONTEXT(end) (((end) & -64) - 512 - 448)
+#define CONTEXT_STEP 64
+#define CONTEXT_SP 160
+#define CONTEXTS 256
+#elif defined(__TARGET_ARCH_arm64)
+#define FIRST_CONTEXT(end) (((end) & -16) - 16 - 4688 + 128)
+#define CONTEXT_STEP 16
+#define CONTEXT_SP 432
+#define CONTEXTS 1024
+#endif
+
+/* Looks for the context at one place. Gives 1 at the end. */
+__noinline int context_step(void)
+{
+	struct copy_record *r = copy_record();
+	struct signal_context context;
+
+	if (!r || bpf_probe_read_user(&context, sizeof(context), (void *)r->context))
+		return 1;
+	if (context.stack == r->signal_stack && context.stack_size == r->signal_size) {
+		if (bpf_probe_read_user(&r->interrupted, sizeof(r->interrupted),
+					(void *)(r->context + CONTEXT_SP)))
+			r->interrupted = 0;
+		return 1;
+	}
+	r->context -= CONTEXT_STEP;
+	return 0;
+}
+
+/* Gives the stack pointer that a signal interrupted, if its handler is on the stack for signals; else 0. */
+static __always_inline __u64 interrupted_sp(struct copy_record *r, __u64 sp)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	r->signal_stack = BPF_CORE_READ(task, sas_ss_sp);
+	r->signal_size = BPF_CORE_READ(task, sas_ss_size);
+	if (sp - r->signal_stack >= r->signal_size)
+		return 0;
+	r->interrupted = 0;
+	r->context = FIRST_CONTEXT(r->signal_stack + r->signal_size);
+	for (int i = 0; i < CONTEXTS; i++) {
+		if (context_step())
+			break;
+	}
+	return r->interrupted;
 }
 
 /*
