@@ -27,6 +27,7 @@ enum unwind_saved {
 	UNWIND_SAME,
 	UNWIND_AT_CFA,
 	UNWIND_LOST,
+	UNWIND_AT_FP,
 };
 
 enum unwind_status {
@@ -334,9 +335,10 @@ static __always_inline int unwind_guess(struct unwind_walk *w, enum unwind_statu
 	__u64 saved[2]; /* frame pointer, return address */
 
 	if (w->regs.fp & 7 || w->regs.fp < w->regs.sp ||
-	    w->regs.fp - w->regs.sp >= UNWIND_MAX_GUESS ||
-	    !unwind_read(saved, sizeof(saved), w->regs.fp))
+	    w->regs.fp - w->regs.sp >= UNWIND_MAX_GUESS)
 		return unwind_end(w, why);
+	if (!unwind_read(saved, sizeof(saved), w->regs.fp))
+		return unwind_end(w, UNWIND_FAULT);
 	saved[1] = unwind_unsigned(saved[1]);
 	if (saved[1]) {
 		w->pc = saved[1] - 1;
@@ -446,6 +448,9 @@ __noinline int unwind_step(void)
 	fp = w->regs.fp;
 	if (rule->fp == UNWIND_AT_CFA) {
 		if (!unwind_read(&fp, sizeof(fp), cfa + 8 * rule->fp_offset))
+			return unwind_end(w, UNWIND_FAULT);
+	} else if (rule->fp == UNWIND_AT_FP) {
+		if (!unwind_read(&fp, sizeof(fp), w->regs.fp + 8 * rule->fp_offset))
 			return unwind_end(w, UNWIND_FAULT);
 	} else if (rule->fp == UNWIND_LOST) {
 		fp = 0;

@@ -303,6 +303,7 @@ struct task_struct {
 	unsigned int sessionid;
 	u64 self_exec_id;
 	char comm[TASK_COMM_LEN];
+	unsigned long sas_ss_sp, sas_ss_size; /* of sigaltstack(2) */
 	struct fs_struct *fs;
 	struct files_struct *files;
 	struct nsproxy *nsproxy;

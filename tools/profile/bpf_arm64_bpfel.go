@@ -13,6 +13,22 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type bpfCopy struct {
+	_    structs.HostLayout
+	Regs struct {
+		_         structs.HostLayout
+		Ip        uint64
+		Sp        uint64
+		Fp        uint64
+		Lr        uint64
+		InSyscall uint64
+	}
+	Start            uint64
+	InterruptedStart uint64
+	Size             uint32
+	InterruptedSize  uint32
+}
+
 type bpfEvent struct {
 	_            structs.HostLayout
 	TimeNs       uint64
@@ -27,6 +43,8 @@ type bpfEvent struct {
 	Tid          uint32
 	CgroupId     uint64
 	Comm         [16]uint8
+	InSyscall    uint32
+	Unused       uint32
 	MappedNs     uint64
 }
 
@@ -69,6 +87,10 @@ const (
 	bpfUserStatusUSER_NO_RULE        bpfUserStatus = 8
 	bpfUserStatusUSER_BROKEN         bpfUserStatus = 9
 	bpfUserStatusUSER_32BIT          bpfUserStatus = 10
+	bpfUserStatusUSER_LEAF           bpfUserStatus = 11
+	bpfUserStatusUSER_BUDGET         bpfUserStatus = 12
+	bpfUserStatusUSER_COPY_END       bpfUserStatus = 13
+	bpfUserStatusUSER_COPIED         bpfUserStatus = 14
 )
 
 // Names of all BPF objects in the ELF.
@@ -77,6 +99,8 @@ const (
 const (
 	bpfMapCgroupMap         = "cgroup_map"
 	bpfMapCgroups           = "cgroups"
+	bpfMapCopiesSpent       = "copies_spent"
+	bpfMapCopyRecords       = "copy_records"
 	bpfMapEvents            = "events"
 	bpfMapFates             = "fates"
 	bpfMapLost              = "lost"
@@ -97,6 +121,9 @@ const (
 	bpfProgFollowForkTp     = "follow_fork_tp"
 	bpfProgSample           = "sample"
 	bpfVarByTables          = "by_tables"
+	bpfVarCopyBudget        = "copy_budget"
+	bpfVarCopySize          = "copy_size"
+	bpfVarCopyStacks        = "copy_stacks"
 	bpfVarFilterCgroupMap   = "filter_cgroup_map"
 	bpfVarFilterCgroups     = "filter_cgroups"
 	bpfVarFilterComm        = "filter_comm"
@@ -111,6 +138,8 @@ const (
 	bpfVarFilterUidValue    = "filter_uid_value"
 	bpfVarFindRepeats       = "find_repeats"
 	bpfVarKernelHasBtf      = "kernel_has_btf"
+	bpfVarLeafOnly          = "leaf_only"
+	bpfVarMaxTableFrames    = "max_table_frames"
 	bpfVarMaxUserFrames     = "max_user_frames"
 	bpfVarPidNamespaceInode = "pid_namespace_inode"
 	bpfVarRingWakeupShift   = "ring_wakeup_shift"
@@ -177,6 +206,8 @@ type bpfProgramSpecs struct {
 type bpfMapSpecs struct {
 	CgroupMap       *ebpf.MapSpec `ebpf:"cgroup_map"`
 	Cgroups         *ebpf.MapSpec `ebpf:"cgroups"`
+	CopiesSpent     *ebpf.MapSpec `ebpf:"copies_spent"`
+	CopyRecords     *ebpf.MapSpec `ebpf:"copy_records"`
 	Events          *ebpf.MapSpec `ebpf:"events"`
 	Fates           *ebpf.MapSpec `ebpf:"fates"`
 	Lost            *ebpf.MapSpec `ebpf:"lost"`
@@ -198,6 +229,9 @@ type bpfMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
 	ByTables          *ebpf.VariableSpec `ebpf:"by_tables"`
+	CopyBudget        *ebpf.VariableSpec `ebpf:"copy_budget"`
+	CopySize          *ebpf.VariableSpec `ebpf:"copy_size"`
+	CopyStacks        *ebpf.VariableSpec `ebpf:"copy_stacks"`
 	FilterCgroupMap   *ebpf.VariableSpec `ebpf:"filter_cgroup_map"`
 	FilterCgroups     *ebpf.VariableSpec `ebpf:"filter_cgroups"`
 	FilterComm        *ebpf.VariableSpec `ebpf:"filter_comm"`
@@ -212,6 +246,8 @@ type bpfVariableSpecs struct {
 	FilterUidValue    *ebpf.VariableSpec `ebpf:"filter_uid_value"`
 	FindRepeats       *ebpf.VariableSpec `ebpf:"find_repeats"`
 	KernelHasBtf      *ebpf.VariableSpec `ebpf:"kernel_has_btf"`
+	LeafOnly          *ebpf.VariableSpec `ebpf:"leaf_only"`
+	MaxTableFrames    *ebpf.VariableSpec `ebpf:"max_table_frames"`
 	MaxUserFrames     *ebpf.VariableSpec `ebpf:"max_user_frames"`
 	PidNamespaceInode *ebpf.VariableSpec `ebpf:"pid_namespace_inode"`
 	RingWakeupShift   *ebpf.VariableSpec `ebpf:"ring_wakeup_shift"`
@@ -245,6 +281,8 @@ func (o *bpfObjects) Close() error {
 type bpfMaps struct {
 	CgroupMap       *ebpf.Map `ebpf:"cgroup_map"`
 	Cgroups         *ebpf.Map `ebpf:"cgroups"`
+	CopiesSpent     *ebpf.Map `ebpf:"copies_spent"`
+	CopyRecords     *ebpf.Map `ebpf:"copy_records"`
 	Events          *ebpf.Map `ebpf:"events"`
 	Fates           *ebpf.Map `ebpf:"fates"`
 	Lost            *ebpf.Map `ebpf:"lost"`
@@ -265,6 +303,8 @@ func (m *bpfMaps) Close() error {
 	return _BpfClose(
 		m.CgroupMap,
 		m.Cgroups,
+		m.CopiesSpent,
+		m.CopyRecords,
 		m.Events,
 		m.Fates,
 		m.Lost,
@@ -287,6 +327,9 @@ func (m *bpfMaps) Close() error {
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
 	ByTables          *ebpf.Variable `ebpf:"by_tables"`
+	CopyBudget        *ebpf.Variable `ebpf:"copy_budget"`
+	CopySize          *ebpf.Variable `ebpf:"copy_size"`
+	CopyStacks        *ebpf.Variable `ebpf:"copy_stacks"`
 	FilterCgroupMap   *ebpf.Variable `ebpf:"filter_cgroup_map"`
 	FilterCgroups     *ebpf.Variable `ebpf:"filter_cgroups"`
 	FilterComm        *ebpf.Variable `ebpf:"filter_comm"`
@@ -301,6 +344,8 @@ type bpfVariables struct {
 	FilterUidValue    *ebpf.Variable `ebpf:"filter_uid_value"`
 	FindRepeats       *ebpf.Variable `ebpf:"find_repeats"`
 	KernelHasBtf      *ebpf.Variable `ebpf:"kernel_has_btf"`
+	LeafOnly          *ebpf.Variable `ebpf:"leaf_only"`
+	MaxTableFrames    *ebpf.Variable `ebpf:"max_table_frames"`
 	MaxUserFrames     *ebpf.Variable `ebpf:"max_user_frames"`
 	PidNamespaceInode *ebpf.Variable `ebpf:"pid_namespace_inode"`
 	RingWakeupShift   *ebpf.Variable `ebpf:"ring_wakeup_shift"`

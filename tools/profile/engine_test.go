@@ -2,7 +2,9 @@ package main
 
 import (
 	"slices"
+	"strings"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/gobcc/gobcc/internal/common/mappings"
@@ -133,5 +135,20 @@ func TestShortRecords(t *testing.T) {
 		if err := testEngine().handle(whole[:n]); err == nil {
 			t.Errorf("%d bytes were taken for a sample", n)
 		}
+	}
+}
+
+func TestSummary(t *testing.T) {
+	p := &session{engine: &engine{timeline: mappings.New(mappings.Options{})}, sampled: 4 * time.Second}
+	rep := testReport()
+	got := p.summary(rep)
+	for _, want := range []string{" 5245 shown", " 700 idle", " 32 filtered", " 23 lost, and perhaps 1 more"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q has no %q", got, want)
+		}
+	}
+	rep.Totals.Possibly = 0
+	if got := p.summary(rep); strings.Contains(got, "perhaps") {
+		t.Errorf("%q of none", got)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -287,7 +288,11 @@ func TestKernelHotplug(t *testing.T) {
 				pids[burn()] = true
 			}
 			count := 0
-			for _, s := range stacksOf(t, tool.Stop()) {
+			r := tool.Stop()
+			if said := regexp.MustCompile("CPU 1 (went|was) offline").MatchString(r.Stderr); said != (start == "1") {
+				t.Errorf("said of a CPU that went off: %v: %s", said, r.Stderr)
+			}
+			for _, s := range stacksOf(t, r) {
 				if pids[s.PID] && s.leaf() == "burn_on_cpu_1" {
 					count += s.Count
 				}

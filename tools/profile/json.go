@@ -14,7 +14,7 @@ func (s status) String() string {
 	if s < statuses {
 		return [statuses]string{
 			"none", "frame-pointers", "depth", "fault", "complete", "guessed", "no-mapping", "no-table", "no-rule", "broken",
-			"32-bit",
+			"32-bit", "leaf", "budget", "copy-end",
 		}[s]
 	}
 	return fmt.Sprintf("status %d", uint8(s))

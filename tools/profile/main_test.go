@@ -47,6 +47,9 @@ func TestBadUsage(t *testing.T) {
 		"-C -1":                   "-C: there is no CPU -1 online",
 		"-f --json":               "-f and --json exclude each other",
 		"--max-user-depth 0":      "--max-user-depth: 0 is not from 1 to 1024",
+		"--unwind dwarf":          "--unwind: \"dwarf\" is none of auto, fp, copy and off",
+		"--unwind-copy 0":         "--unwind-copy: 0 is not from 1 to 64",
+		"--unwind-copy 65":        "--unwind-copy: 65 is not",
 		"--max-user-depth 1025":   "--max-user-depth: 1025 is not",
 		"--pprof /no/such/file":   "--pprof: open /no/such/file",
 		"--svg /":                 "--svg: open /",
@@ -128,7 +131,7 @@ func twoThreads() *report {
 	return &report{Stacks: []*stack{
 		{Process: dd, TID: 1, Comm: "dd", Kernel: kernel, User: user, Count: 3},
 		{Process: dd, TID: 2, Comm: "dd", Kernel: kernel, User: user, Count: 1},
-		{Process: dd, TID: 3, Comm: "a;b \n", User: user[:1], Count: 2},
+		{Process: dd, TID: 3, Comm: "a;b \n", User: user[:1], Status: statusNoTable, Count: 2},
 		{Process: &process{PID: 0, Comm: "swapper/0"}, Comm: "swapper/0", Kernel: kernel[:1], Count: 9},
 	}}
 }
@@ -136,6 +139,7 @@ func twoThreads() *report {
 func TestText(t *testing.T) {
 	const plain = `    inner
     read
+    [truncated]
     -                a;b \n (25036)
         2
 
@@ -155,6 +159,7 @@ func TestText(t *testing.T) {
 `
 	const full = `    0x1020 inner_[i]
     0x1020 read
+    [truncated]
     -                a;b \n (25036)
         2
 
@@ -182,11 +187,11 @@ func TestText(t *testing.T) {
 }
 
 func TestFolded(t *testing.T) {
-	const plain = `a\x3bb \n;read;inner 2
+	const plain = `a\x3bb \n;[truncated];read;inner 2
 dd;[unknown];Lfoo\x3bbar;read;inner;nft [nf_tables];vfs_read 4
 swapper/0;vfs_read 9
 `
-	const full = `a\x3bb \n;read;inner_[i] 2
+	const full = `a\x3bb \n;[truncated];read;inner_[i] 2
 dd;[unknown];Lfoo\x3bbar_[j];read;inner_[i];-;nft [nf_tables]_[k];vfs_read_[k] 4
 swapper/0;vfs_read_[k] 9
 `

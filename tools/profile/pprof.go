@@ -50,7 +50,7 @@ func pprofOf(r *report) *profile.Profile {
 		if r.Period > 0 {
 			sample.Value = append(sample.Value, int64(s.Count*r.Period))
 		}
-		for _, frames := range [][]*frame{s.Kernel, s.User} {
+		for _, frames := range [][]*frame{s.Kernel, s.user()} {
 			for _, f := range frames {
 				sample.Location = append(sample.Location, b.location(f))
 			}

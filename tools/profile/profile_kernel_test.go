@@ -268,7 +268,8 @@ func TestKernelLosses(t *testing.T) {
 	tool = livetest.Start(t, eachFault("-b", "1", "-U", "-p", fmt.Sprint(child.Pid()))...)
 	tool.Ready()
 	child.Do(fmt.Sprint(1000*faults), "-1")
-	stacks, run := objects(t, tool.Stop())
+	r := tool.Stop()
+	stacks, run := objects(t, r)
 	if run.Lost == 0 {
 		t.Errorf("nothing was lost: %+v", run)
 	}
@@ -276,7 +277,7 @@ func TestKernelLosses(t *testing.T) {
 	n := count(stacks, touching) + run.Lost
 	t.Logf("%d samples and losses of %d, %d perhaps; throttled %d times", n, 1000*faults, run.PossiblyLost, run.Throttled)
 	if n+run.PossiblyLost < 1000*faults && run.Throttled == 0 {
-		t.Errorf("%d samples and losses of %d: %+v", n, 1000*faults, run)
+		t.Errorf("%d samples and losses of %d: %+v\n%s", n, 1000*faults, run, r.Stderr)
 	}
 }
 

@@ -48,18 +48,32 @@ func (o *options) prepare(spec *ebpf.CollectionSpec) error {
 		return err
 	}
 	if o.byTables() {
-		most = maxUserDepth
 		if err := unwind.Configure(spec, uint64(o.unwindMiB)<<20); err != nil {
 			return err
 		}
 	}
 	values := map[string]any{
-		bpfVarByTables:      o.byTables(),
-		bpfVarMaxUserFrames: uint32(min(depth, most)),
-		bpfVarWantKernel:    !o.userOnly,
-		bpfVarWantUser:      !o.kernelOnly,
-		bpfVarWantIdle:      o.idle,
-		bpfVarFilterTids:    len(o.tids) > 0,
+		bpfVarByTables:       o.byTables(),
+		bpfVarMaxTableFrames: uint32(depth),
+		bpfVarMaxUserFrames:  uint32(min(depth, most)),
+		bpfVarWantKernel:     !o.userOnly,
+		bpfVarWantUser:       !o.kernelOnly,
+		bpfVarWantIdle:       o.idle,
+		bpfVarFilterTids:     len(o.tids) > 0,
+		bpfVarLeafOnly:       o.unwind == unwindOff,
+		bpfVarCopyStacks:     o.copies(),
+		bpfVarCopySize:       uint32(o.copyKiB << 10),
+		bpfVarCopyBudget:     uint64(copyBudget),
+	}
+	if o.unwind == unwindCopy {
+		values[bpfVarCopyBudget] = uint64(copyBudgetAsked)
+	}
+	if o.copies() {
+		cpus, err := ebpf.PossibleCPU()
+		if err != nil {
+			return fmt.Errorf("count the CPUs: %w", err)
+		}
+		spec.Maps[bpfMapCopyRecords].MaxEntries = uint32(cpus)
 	}
 	if o.manySamples() {
 		values[bpfVarFindRepeats] = true
@@ -72,6 +86,11 @@ func (o *options) prepare(spec *ebpf.CollectionSpec) error {
 		tids.Contents = append(tids.Contents, ebpf.MapKV{Key: tid, Value: uint8(1)})
 	}
 	return constants.Set(spec, values)
+}
+
+// copies reports whether user stacks are copied.
+func (o *options) copies() bool {
+	return !o.kernelOnly && (o.unwind == unwindAuto || o.unwind == unwindCopy)
 }
 
 // manySamples reports whether there may be so many samples that it pays to look for
@@ -116,6 +135,7 @@ func newSession(o *options, env *cli.Env, command []string) *session {
 	p.namer = &namer{demangle: !o.noDemangle, lines: o.lines, debuginfod: o.debuginfodClient, javaMaps: o.javaMaps, say: p.say}
 	p.engine = newEngine(newCounter(o.outputs.wantMoments()))
 	p.engine.generated = p.namer.generated
+	p.engine.unwinder.most, p.engine.unwinder.copySize = int(o.userDepth), int(o.copyKiB)<<10
 	p.progress = newProgress(env, o)
 	return p
 }
@@ -132,7 +152,7 @@ func (p *session) writesText() bool {
 
 // attached opens all that is there beside the program, and begins to sample.
 func (p *session) attached(r *trace.Run) error {
-	if p.opts.fs.Changed("max-user-depth") && !p.opts.byTables() {
+	if p.opts.fs.Changed("max-user-depth") && p.opts.unwind == unwindFP {
 		if most, err := perfevent.MaxStack(); err == nil && uint64(p.opts.userDepth) > most {
 			r.Say(fmt.Sprintf("user stacks are cut at %d frames: the sysctl kernel.perf_event_max_stack allows no more", most))
 		}
@@ -222,6 +242,7 @@ func (p *session) finish(r *trace.Run) error {
 		p.namer.askJVMs()
 	}
 	rep.Files = p.namer.name(p.engine)
+	p.sayUntabled()
 	p.engine.describe()
 	p.engine.counter.fill(rep)
 	if err := p.account(r, &rep.Totals); err != nil {
@@ -235,6 +256,15 @@ func (p *session) finish(r *trace.Run) error {
 		r.Say(p.summary(rep))
 	}
 	return nil
+}
+
+// sayUntabled says of which files there is no table.
+func (p *session) sayUntabled() {
+	var texts []string
+	for _, err := range p.engine.unwinder.problems {
+		texts = append(texts, err.Error())
+	}
+	p.namer.sayList(texts, "likewise in %d more files")
 }
 
 // report gives the head of a report.
@@ -278,6 +308,9 @@ func (p *session) account(r *trace.Run, t *totals) error {
 		}
 	}
 	t.Possibly = lost.Possible
+	if due := p.sampler.Due(); due > t.Taken+t.Possibly {
+		t.Possibly = due - t.Taken
+	}
 	t.Throttled = p.sampler.Throttled()
 	if have := t.Shown + t.Idle + t.Filtered + t.lost(); have != t.Taken {
 		return fmt.Errorf("of %d samples %d are accounted for, which is a bug: please report it", t.Taken, have)
@@ -372,20 +405,49 @@ func (p *session) summary(rep *report) string {
 		fmt.Fprintf(&b, " (%s a second and CPU)", strconv.FormatFloat(float64(t.Taken)/p.sampled.Seconds(), 'f', 1, 64))
 	}
 	fmt.Fprintf(&b, ": %d shown, %d idle, %d filtered, %d lost", t.Shown, t.Idle, t.Filtered, t.lost())
+	if t.Possibly > 0 {
+		fmt.Fprintf(&b, ", and perhaps %d more", t.Possibly)
+	}
 	if t.Throttled > 0 {
 		fmt.Fprintf(&b, "; the kernel held back the sampling %d times", t.Throttled)
 	}
-	if n := t.Unwinds[statusDepth]; n > 0 {
-		fmt.Fprintf(&b, "; %d user stacks were cut at the greatest depth", n)
-	}
-	if n := t.Unwinds[statusFault]; n > 0 {
-		fmt.Fprintf(&b, "; %d user stacks could not be read", n)
-	}
+	b.WriteString(t.unwound())
 	if p.engine.tables != nil {
 		b.WriteString(p.engine.tables.summary())
 	}
 	if n := p.engine.timeline.Gaps; n > 0 {
 		fmt.Fprintf(&b, "; %d gaps in what the kernel told of processes, so that names may be missing", n)
+	}
+	return b.String()
+}
+
+// unwound says how user stacks came out. What frame pointers alone gave may be whole or not.
+func (t *totals) unwound() string {
+	var b strings.Builder
+	all := uint64(0)
+	for s := range statuses {
+		if s != statusNone && s != statusLeaf {
+			all += t.Unwinds[s]
+		}
+	}
+	if n := t.Unwinds[statusComplete] + t.Unwinds[statusGuessed]; n > 0 || all > t.Unwinds[statusFramePointers]+t.Unwinds[statusDepth]+t.Unwinds[statusFault] {
+		fmt.Fprintf(&b, "; %d of %d user stacks complete", n, all)
+	}
+	for s, text := range [statuses]string{
+		statusGuessed:   "%d of them in part by frame pointers",
+		statusDepth:     "%d user stacks were cut at the greatest depth",
+		statusFault:     "%d user stacks could not be read",
+		statusNoMapping: "%d were cut where nothing is known to be mapped",
+		statusNoTable:   "%d were cut in code that has no table of its frames",
+		statusNoRule:    "%d were cut where the table of frames has none",
+		statusBroken:    "%d were cut where they went astray",
+		status32Bit:     "%d of 32-bit programs are by frame pointers",
+		statusBudget:    "%d are by frame pointers, as no more could be copied",
+		statusCopyEnd:   "%d were cut at the end of what was copied",
+	} {
+		if n := t.Unwinds[status(s)]; n > 0 && text != "" {
+			fmt.Fprintf(&b, "; "+text, n)
+		}
 	}
 	return b.String()
 }

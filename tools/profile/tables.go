@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -52,6 +53,7 @@ type tables struct {
 type tableFile struct {
 	file     *mappings.File
 	segments []elf.ProgHeader
+	signals  []span // code that signals' handlers return to, by the file's addresses
 	table    *unwind.Loaded
 	err      error // why it has none
 	pending  bool
@@ -71,10 +73,9 @@ func (o *options) checkTableFlags() error {
 }
 
 // byTables reports whether the kernel walks user stacks by tables.
-func (o *options) byTables() bool { return !o.kernelOnly && o.unwind == unwindTable }
-
-// buildTable makes the table of a file.
-var buildTable = func(io.ReaderAt) (*unwind.Table, error) { return nil, errors.ErrUnsupported }
+func (o *options) byTables() bool {
+	return !o.kernelOnly && (o.unwind == unwindTable || o.unwind == unwindAuto)
+}
 
 // startTables gives the kernel the tables of all that may be sampled.
 func (p *session) startTables(r *trace.Run) error {
@@ -83,7 +84,7 @@ func (p *session) startTables(r *trace.Run) error {
 		return err
 	}
 	f := p.opts.Filter
-	p.engine.tables = newTables(kernel, buildTable, f.PIDs, f.Follow)
+	p.engine.tables = newTables(kernel, unwind.Open, f.PIDs, f.Follow)
 	return p.engine.tables.start(p.engine.timeline)
 }
 
@@ -115,6 +116,54 @@ func (t *tables) start(timeline *mappings.Timeline) error {
 	t.arrived()
 	defer t.release()
 	return t.tellAll(timeline)
+}
+
+// span is code from an address to another.
+type span struct{ start, end uint64 }
+
+// signalsOf finds where a table says that a signal's frame is.
+func signalsOf(t *unwind.Table) (spans []span) {
+	var wanted []uint16
+	for i, r := range t.Rules {
+		if r.Cfa == unwind.Signal {
+			wanted = append(wanted, uint16(i))
+		}
+	}
+	if wanted == nil {
+		return nil
+	}
+	for i, p := range t.Pages {
+		page := t.Start + uint64(i)*unwind.PageSize
+		rows := t.Rows[p.First:][:p.Count]
+		for j, r := range rows {
+			if !slices.Contains(wanted, r.Rule) {
+				continue
+			}
+			end := page + unwind.PageSize
+			if j+1 < len(rows) {
+				end = page + uint64(rows[j+1].Low)
+			}
+			spans = append(spans, span{page + uint64(r.Low), end})
+		}
+	}
+	return spans
+}
+
+// inSignal reports whether an address is one that a signal's handler returns to.
+func (t *tables) inSignal(owner *mappings.Process, addr uint64) bool {
+	if owner == nil {
+		return false
+	}
+	m, ok := owner.Find(addr - 1)
+	if !ok {
+		return false
+	}
+	f := t.files[m.File]
+	if f == nil || len(f.signals) == 0 {
+		return false
+	}
+	at, ok := addressOf(f.segments, m.FileOffset(addr-1))
+	return ok && slices.ContainsFunc(f.signals, func(s span) bool { return s.start <= at && at < s.end })
 }
 
 // release lets go of tables that are of use to a process by now, or to none.
@@ -281,7 +330,7 @@ func (t *tables) area(m mappings.Mapping) unwind.Area {
 	a := unwind.Area{Start: m.Start, End: m.End, Without: unwind.None}
 	switch m.File.Kind {
 	case mappings.Anonymous, mappings.Memfd:
-		a.Without = unwind.Generated
+		a.Without = unwind.Anonymous
 	case mappings.Regular, mappings.VDSO:
 		f := t.file(m.File)
 		if f.pending {
@@ -361,6 +410,7 @@ func (f *tableFile) load(t *tables, open func() (*os.File, error)) {
 		if err != nil {
 			return err
 		}
+		f.signals = signalsOf(table)
 		f.table, err = t.kernel.Load(table)
 		if err != nil && !errors.Is(err, unwind.ErrNoRoom) {
 			t.mu.Lock()
@@ -375,7 +425,7 @@ func (f *tableFile) load(t *tables, open func() (*os.File, error)) {
 // openCode opens what code is in.
 func openCode(kind mappings.Kind, open func() (*os.File, error)) (io.ReaderAt, func(), error) {
 	if kind == mappings.VDSO {
-		image, err := symbols.ReadVDSO()
+		image, err := symbols.VDSOImage()
 		return bytes.NewReader(image), func() {}, err
 	}
 	file, err := open()

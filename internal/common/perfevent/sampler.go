@@ -33,6 +33,7 @@ type Sampler struct {
 	samplings map[int]*sampling
 	checked   time.Time
 	sampled   time.Duration // on CPUs that are no longer sampled
+	due       uint64        // likewise; see Due
 	throttled uint64
 	noRing    bool // rings are not permitted
 	failed    map[int]error
@@ -44,7 +45,9 @@ type sampling struct {
 	link    link.Link // nil if the program is attached by ioctl
 	ring    *ring     // for records of throttling; may be nil
 	enabled time.Duration
-	// What time said when it was last looked whether the event is alive, and when that was.
+	counted uint64 // events
+	// What time said when it was last looked whether the event is alive, and when that was:
+	// just after.
 	seen  time.Duration
 	since time.Time
 }
@@ -135,8 +138,9 @@ func attach(fd int, prog *ebpf.Program) (link.Link, error) {
 }
 
 func (one *sampling) start() error {
+	err := unix.IoctlSetInt(one.fd, unix.PERF_EVENT_IOC_ENABLE, 0)
 	one.since = time.Now()
-	return unix.IoctlSetInt(one.fd, unix.PERF_EVENT_IOC_ENABLE, 0)
+	return err
 }
 
 // time gives for how long the event has been counting. It stands still once its CPU went
@@ -150,18 +154,21 @@ func (one *sampling) time() (time.Duration, error) {
 	if n < len(value) {
 		return 0, errors.New("the perf event is in error")
 	}
+	one.counted = binary.NativeEndian.Uint64(value[:])
 	return time.Duration(binary.NativeEndian.Uint64(value[8:])), nil
 }
 
 // alive reports whether the event has been counting since this was last asked, or for half
-// of that at least: an event ends with its CPU, and stays dead when that comes again.
+// of that at least: an event ends with its CPU, and stays dead when that comes again. The
+// tool may have to wait for a CPU at each step: what passed is from after the last reading
+// to before this one, so that it never seems to be more than it was.
 func (one *sampling) alive() bool {
 	passed := time.Since(one.since)
 	now, err := one.time()
 	if err != nil || now-one.seen < passed/2 {
 		return false
 	}
-	one.seen, one.since = now, one.since.Add(passed)
+	one.seen, one.since = now, time.Now()
 	return true
 }
 
@@ -175,8 +182,8 @@ func (one *sampling) close() {
 	unix.Close(one.fd)
 }
 
-// Refresh takes in CPUs that came online, at most once a second. What can't be sampled
-// any more is told by an error, once for each CPU; the others go on.
+// Refresh takes in CPUs that came online, at most once a second. What is missing, or can't
+// be sampled any more, is told by an error, once; the others go on.
 func (s *Sampler) Refresh() error {
 	if time.Since(s.checked) < time.Second {
 		return nil
@@ -186,12 +193,18 @@ func (s *Sampler) Refresh() error {
 	if err != nil {
 		return err
 	}
-	for cpu, one := range s.samplings {
-		if !one.alive() || !slices.Contains(online, cpu) {
-			s.end(cpu)
-		}
-	}
 	var errs []error
+	for cpu, one := range s.samplings {
+		switch alive := one.alive(); {
+		case !slices.Contains(online, cpu):
+			errs = append(errs, fmt.Errorf("CPU %d went offline: no samples are taken of it until a second after it is back", cpu))
+		case !alive:
+			errs = append(errs, fmt.Errorf("CPU %d was offline for a moment: no samples were taken of it for up to %v", cpu, time.Since(one.since).Round(time.Millisecond)))
+		default:
+			continue
+		}
+		s.end(cpu)
+	}
 	for _, cpu := range online {
 		if s.samplings[cpu] != nil || s.failed[cpu] != nil {
 			continue
@@ -220,6 +233,7 @@ func (s *Sampler) end(cpu int) {
 		one.enabled = now
 	}
 	s.sampled += one.enabled
+	s.due += s.dueOf(one)
 	one.close()
 }
 
@@ -259,6 +273,28 @@ func (s *Sampler) Sampled() time.Duration {
 		sum += one.enabled
 	}
 	return sum
+}
+
+// Due is how many samples there should be by the events' own counts, if one is taken each
+// so many events; 0 if not. The kernel runs no program, and counts that nowhere, where an
+// event comes while a BPF system call is at work on its CPU, which a preemptible kernel may
+// have interrupted (bpf_prog_active). For the clocks this can't be told: their samples
+// come late where interrupts are off, and then one stands for several.
+func (s *Sampler) Due() uint64 {
+	sum := s.due
+	for _, one := range s.samplings {
+		if _, err := one.time(); err == nil {
+			sum += s.dueOf(one)
+		}
+	}
+	return sum
+}
+
+func (s *Sampler) dueOf(one *sampling) uint64 {
+	if s.event.Clock() || s.attr.Bits&unix.PerfBitFreq != 0 {
+		return 0
+	}
+	return one.counted / s.attr.Sample
 }
 
 // Close ends the sampling: when it returns, the program runs no more. What the Sampler

@@ -53,7 +53,7 @@ type Without uint32
 const (
 	Pending   Without = 0xffffffff // it will come, perhaps: a walk ends there with NoTable
 	None      Without = 0xfffffffe // there is nothing to be had: a walk tries the frame pointer
-	Generated Without = 0xfffffffd // code that a runtime made: likewise, and trampolines are known
+	Anonymous Without = 0xfffffffd // code that a runtime made: likewise, and trampolines are known
 )
 
 // Area is executable memory of a process.

@@ -28,14 +28,14 @@ type CFA uint8
 
 // The ways. The zero Rule is that of code of which nothing is known.
 const (
-	Unknown  CFA = iota // no rule: a gap between functions, or one that is beyond what a Rule can say
-	End                 // the root: nobody called this
-	SP                  // stack pointer + Offset
-	FP                  // frame pointer + Offset
-	PLT                 // stack pointer + Offset, and 8 more from Add of each 16 bytes of code on
-	SPDeref             // *(stack pointer + Offset) + Add
-	FPDeref             // *(frame pointer + Offset) + Add
-	Signal              // a signal's frame: all registers are in the context at stack pointer + Offset
+	Unknown CFA = iota // no rule: a gap between functions, or one that is beyond what a Rule can say
+	End                // the root: nobody called this
+	SP                 // stack pointer + Offset
+	FP                 // frame pointer + Offset
+	PLT                // stack pointer + Offset, and 8 more from Add of each 16 bytes of code on
+	SPDeref            // *(stack pointer + Offset) + Add
+	FPDeref            // *(frame pointer + Offset) + Add
+	Signal             // a signal's frame: all registers are in the context at stack pointer + Offset
 )
 
 // Saved is where a caller's register is.
@@ -46,6 +46,7 @@ const (
 	Same  Saved = iota // still in the register; for the return address: in the link register
 	AtCFA              // at the frame's base plus the offset
 	Lost               // nowhere
+	AtFP               // at this frame's frame pointer plus the offset, where the stack was aligned
 )
 
 // Flags are what else is to be known of a frame.
