@@ -154,7 +154,8 @@ func (o *options) check(args []string) error {
 		return cli.BadUse("--max-user-depth: %d is not from 1 to %d", o.userDepth, maxUserDepth)
 	}
 	if !slices.Contains(unwindWays, o.unwind) {
-		return cli.BadUse("--unwind: %q is none of %s", o.unwind, strings.Join(unwindWays, ", "))
+		last := len(unwindWays) - 1
+		return cli.BadUse("--unwind: %q is none of %s and %s", o.unwind, strings.Join(unwindWays[:last], ", "), unwindWays[last])
 	}
 	if err := o.checkTableFlags(); err != nil {
 		return err

@@ -41,8 +41,8 @@ type kernelMapping struct {
 
 // kernelProcess is struct unwind_process.
 type kernelProcess struct {
-	mapping, mappings uint32
-	changed           uint64
+	Mapping, Mappings uint32
+	Changed           uint64
 }
 
 // Without says why an Area has no table. The numbers are those that stand for a page in
