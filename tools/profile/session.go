@@ -127,7 +127,7 @@ func newSession(o *options, env *cli.Env, command []string) *session {
 	p.namer = &namer{demangle: !o.noDemangle, lines: o.lines, debuginfod: o.debuginfodClient, javaMaps: o.javaMaps, say: p.say}
 	p.engine = newEngine(newCounter(o.outputs.wantMoments()))
 	p.engine.generated = p.namer.generated
-	p.engine.unwinder.most, p.engine.unwinder.copySize = int(o.userDepth), int(o.copyKiB)<<10
+	p.engine.unwinder.most, p.engine.copySize = int(o.userDepth), uint32(o.copyKiB)<<10
 	p.progress = newProgress(env, o)
 	return p
 }

@@ -51,7 +51,7 @@ func Open(r io.ReaderAt) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	rows := frames(f.Machine, data, s.Addr)
+	rows := frames(f.Machine, data, s.Addr, f.Entry)
 	return build(rows), nil
 }
 
@@ -165,7 +165,7 @@ type state struct {
 	fpO, raO int64
 }
 
-func frames(m elf.Machine, data []byte, base uint64) []flat {
+func frames(m elf.Machine, data []byte, base, entry uint64) []flat {
 	type fde struct {
 		start, size uint64
 		rows        []flat
@@ -226,6 +226,9 @@ func frames(m elf.Machine, data []byte, base uint64) []flat {
 		}
 		if len(rows) > 0 && f.rows[0].addr > end {
 			rows = append(rows, flat{end, Rule{}})
+		}
+		if entry >= end && entry < f.rows[0].addr {
+			rows = append(rows, flat{entry, Rule{Cfa: End}})
 		}
 		rows = append(rows, f.rows...)
 		end = f.start + f.size
