@@ -46,6 +46,7 @@ const (
 	Same  Saved = iota // still in the register; for the return address: in the link register
 	AtCFA              // at the frame's base plus the offset
 	Lost               // nowhere
+	AtFP               // at this frame's frame pointer plus the offset, where the stack was aligned
 )
 
 // Flags are what else is to be known of a frame.
