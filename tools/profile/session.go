@@ -152,7 +152,7 @@ func (p *session) attached(r *trace.Run) error {
 	if p.opts.fs.Changed("stack-storage-size") || p.opts.fs.Changed("hash-storage-size") {
 		r.Say("--stack-storage-size and --hash-storage-size change nothing: no table of stacks can be full here")
 	}
-	p.namer.start()
+	p.namer.start(!p.opts.userOnly)
 	p.began = time.Now()
 	var err error
 	if p.engine.sideband, err = perfevent.OpenSideband(); err != nil {
