@@ -20,10 +20,37 @@ enum registers_found {
 	REGISTERS_32BIT, /* it is that of a 32-bit program */
 };
 
+/*
+ * The end of what user space has. Nothing is read above: a read of the page of vsyscalls by a program on a
+ * perf event has hung 6.1 kernels.
+ */
+#if defined(__TARGET_ARCH_x86)
+#define USER_ADDRESSES (1ULL << 47)
+#elif defined(__TARGET_ARCH_arm64)
+#define USER_ADDRESSES (1ULL << 48)
+#endif
+
 #define USER32_CS 0x23
 #define XEN_USER32_CS 0xe023
 #define PSR_MODE_MASK 0xf
 #define PSR_MODE32_BIT 0x10
+
+/*
+ * Whether the instruction before an address makes system calls. At the end of execve(2), and where a signal
+ * is delivered, the thread is in a system call, and its registers are those of the beginning of a function.
+ */
+static __always_inline bool behind_syscall(__u64 ip)
+{
+#if defined(__TARGET_ARCH_x86)
+	__u16 instruction, syscall = 0x050f;
+#elif defined(__TARGET_ARCH_arm64)
+	__u32 instruction, syscall = 0xd4000001; /* svc #0 */
+#endif
+	if (ip >= USER_ADDRESSES || bpf_probe_read_user(&instruction, sizeof(instruction),
+							(void *)(ip - sizeof(instruction))))
+		return false;
+	return instruction == syscall;
+}
 
 /*
  * Takes the registers of the sample or, if that interrupted the kernel, those that the thread came in
@@ -49,7 +76,8 @@ static __always_inline enum registers_found user_registers(struct bpf_perf_event
 		to->ip = BPF_CORE_READ(regs, ip);
 		to->sp = BPF_CORE_READ(regs, sp);
 		to->fp = BPF_CORE_READ(regs, bp);
-		to->in_syscall = (__s64)BPF_CORE_READ(regs, orig_ax) != -1;
+		to->in_syscall = (__s64)BPF_CORE_READ(regs, orig_ax) != -1 &&
+				 behind_syscall(to->ip);
 	}
 	if (!(cs & 3) || !to->ip)
 		return REGISTERS_NONE;
@@ -70,7 +98,7 @@ static __always_inline enum registers_found user_registers(struct bpf_perf_event
 		to->sp = BPF_CORE_READ(regs, sp);
 		to->fp = BPF_CORE_READ(regs, regs[29]);
 		to->lr = BPF_CORE_READ(regs, regs[30]);
-		to->in_syscall = BPF_CORE_READ(regs, syscallno) != -1;
+		to->in_syscall = BPF_CORE_READ(regs, syscallno) != -1 && behind_syscall(to->ip);
 	}
 	if (state & PSR_MODE_MASK || !to->ip)
 		return REGISTERS_NONE;

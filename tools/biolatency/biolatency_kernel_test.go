@@ -466,7 +466,7 @@ func TestKernelIssuer(t *testing.T) {
 // TestKernelCrowded has more requests than there is room for, until those that were
 // there first are used again.
 func TestKernelCrowded(t *testing.T) {
-	livetest.Need(t)
+	livetest.NeedEnds(t)
 	d := newDisk(t, "hw_queue_depth=64")
 	opts, _ := tooltest.Parse(t, &about, defineFlags, "-j", "-d", d.name)
 	if err := opts.check(nil, func() ([]disk, error) { return listDisks("/sys/block") }); err != nil {
@@ -514,7 +514,7 @@ func TestKernelCrowded(t *testing.T) {
 
 // TestKernelKeys has more to tell apart than there is room for.
 func TestKernelKeys(t *testing.T) {
-	livetest.Need(t)
+	livetest.NeedEnds(t)
 	path := file(t)
 	child := livetest.Child(t, actor, path)
 	room := slotsFor(1, ebpf.MustPossibleCPU())
@@ -579,7 +579,7 @@ func TestKernelWriteback(t *testing.T) {
 
 // TestKernelCommand counts the requests of a command.
 func TestKernelCommand(t *testing.T) {
-	livetest.Need(t)
+	livetest.NeedEnds(t)
 	path := file(t)
 	livetest.Attempts(t, func(a *livetest.Attempt) {
 		res := livetest.Run(t, append([]string{"-j", "--by", "comm,op", "--"}, livetest.RoleArgv(reader, path, strconv.Itoa(times), "4096")...)...)
@@ -612,7 +612,7 @@ func TestKernelCommand(t *testing.T) {
 }
 
 func TestKernelNoLeak(t *testing.T) {
-	livetest.Need(t)
+	livetest.NeedEnds(t)
 	before := livetest.Snapshot(t)
 	tool := livetest.Start(t, "--split", "--by", "disk,op,cgroup,comm", "0.1")
 	tool.Ready()

@@ -27,6 +27,8 @@ type bpfCopy struct {
 	InterruptedStart uint64
 	Size             uint32
 	InterruptedSize  uint32
+	Holes            uint32
+	InterruptedHoles uint32
 }
 
 type bpfEvent struct {

@@ -49,6 +49,7 @@ type engine struct {
 	crowded  uint64 // samples that there was no room for
 	unwinder *unwinder
 	tables   *tables // nil if the kernel walks by none
+	copySize uint32  // of stacks, at most, in bytes
 	copies   int     // bytes of stacks that are not walked yet
 	// generated is called for a process that runs code which it made itself.
 	generated func(*mappings.Process)
@@ -183,13 +184,12 @@ func (e *engine) copied(record []byte) (*copied, error) {
 	}
 	r := head.Regs
 	c := &copied{Registers: unwind.Registers{IP: r.Ip, SP: r.Sp, FP: r.Fp, LR: r.Lr, Syscall: r.InSyscall != 0}}
+	c.Cut = max(head.Size, head.InterruptedSize) >= e.copySize
 	if e.copies+size <= copiesMemory {
-		e.copies += size
 		bytes := bytes.Clone(rest[:size])
-		c.Memory = unwind.Memory{{Start: head.Start, Bytes: bytes[:first]}}
-		if size > first {
-			c.Memory = append(c.Memory, unwind.Piece{Start: head.InterruptedStart, Bytes: bytes[first:]})
-		}
+		c.add(head.Start, bytes[:first], head.Holes)
+		c.add(head.InterruptedStart, bytes[first:], head.InterruptedHoles)
+		e.copies += c.size()
 	}
 	return c, nil
 }

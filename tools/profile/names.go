@@ -42,11 +42,14 @@ type namer struct {
 	handles  map[uint32]int // pidfds of what has perfMaps, by pid; only with javaMaps
 }
 
-// start begins to read the names of the kernel, which takes a while.
-func (n *namer) start() {
+// start begins to read the names of the kernel, which takes a while, if there will be
+// frames of it.
+func (n *namer) start(kernel bool) {
 	n.perfMaps = map[*mappings.Process]*symbols.PerfMapFile{}
 	n.handles = map[uint32]int{}
-	n.reading.Go(func() { n.kernel, n.problem = symbols.OpenKernel() })
+	if kernel {
+		n.reading.Go(func() { n.kernel, n.problem = symbols.OpenKernel() })
+	}
 }
 
 // generated is to be called when a process is seen to run code that it made itself: once
@@ -212,11 +215,14 @@ func (n *namer) nameKernel(g *group) {
 		g.problem = n.problem
 		return
 	}
-	// Modules and BPF programs come and go.
-	if later, err := symbols.OpenKernel(); err == nil {
-		n.kernel.Merge(later)
-	}
 	g.mapped.Start, g.mapped.Limit = n.kernel.Text()
+	// Modules and BPF programs come and go. To read all again takes longer than all else
+	// here, and the rest stays as it is.
+	if slices.ContainsFunc(g.frames, func(f located) bool { return f.Address < g.mapped.Start || f.Address >= g.mapped.Limit }) {
+		if later, err := symbols.OpenKernel(); err == nil {
+			n.kernel.Merge(later)
+		}
+	}
 	g.mapped.Symbols = true
 	for _, f := range g.frames {
 		line, module, ok := n.kernel.Find(f.Address)

@@ -224,10 +224,12 @@ static __always_inline void send_copy(struct record *from, const struct user_reg
 	copy.start = copy_stack(r, regs->sp);
 	end = r->at;
 	copy.size = end - (head + sizeof(copy));
+	copy.holes = r->holes;
 	sp = interrupted_sp(r, regs->sp);
 	if (sp) {
 		copy.interrupted_start = copy_stack(r, sp);
 		copy.interrupted_size = r->at - end;
+		copy.interrupted_holes = r->holes;
 	}
 	end = r->at;
 	__builtin_memcpy(&r->data[head], &copy, sizeof(copy));

@@ -236,7 +236,7 @@ func TestKernelCounts(t *testing.T) {
 
 // Samples that are alike are sent in short, which makes them no fewer.
 func TestKernelRepeats(t *testing.T) {
-	livetest.Need(t)
+	livetest.NeedEnds(t)
 	child := livetest.Child(t, faulter)
 	dir := t.TempDir()
 	script := filepath.Join(dir, "script")
@@ -312,7 +312,7 @@ func TestKernelThreads(t *testing.T) {
 }
 
 func TestKernelCPU(t *testing.T) {
-	livetest.Need(t)
+	livetest.NeedEnds(t)
 	if runtime.NumCPU() < 2 {
 		t.Skip("SKIPPED: this machine has one CPU")
 	}
@@ -385,7 +385,7 @@ func burnOne() { burn(units) }
 
 // Samples are where the time goes.
 func TestKernelShares(t *testing.T) {
-	livetest.Need(t)
+	livetest.NeedEnds(t)
 	child := livetest.Child(t, burner)
 	tool := livetest.Start(t, "--json", "-F", "997", "-p", fmt.Sprint(child.Pid()))
 	tool.Ready()
@@ -452,7 +452,7 @@ func TestKernelStacks(t *testing.T) {
 
 // Text and folded stacks have the form of BCC's, and the tool ends with its process.
 func TestKernelTexts(t *testing.T) {
-	livetest.Need(t)
+	livetest.NeedEnds(t)
 	before := livetest.Snapshot(t)
 	child := livetest.Child(t, faulter)
 	pid := fmt.Sprint(child.Pid())
@@ -488,7 +488,7 @@ func TestKernelTexts(t *testing.T) {
 
 // Many samples a second are no reason to lose count.
 func TestKernelFast(t *testing.T) {
-	livetest.Need(t)
+	livetest.NeedEnds(t)
 	child := livetest.Child(t, burner)
 	// 20,000 a second and CPU; an emulated CPU would do nothing else.
 	tool := livetest.Start(t, "--json", "-c", fmt.Sprint(1_000_000_000/slower(20_000)))

@@ -296,6 +296,7 @@ func (c *codec) sampled(s *sample) {
 		c.uint(n)
 	}
 	c.bool(&r.Syscall)
+	c.bool(&s.Copied.Cut)
 	items(c, (*[]unwind.Piece)(&s.Copied.Memory), rawPieces, func(p *unwind.Piece) {
 		c.uint(&p.Start)
 		text := string(p.Bytes)

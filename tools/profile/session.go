@@ -135,7 +135,7 @@ func newSession(o *options, env *cli.Env, command []string) *session {
 	p.namer = &namer{demangle: !o.noDemangle, lines: o.lines, debuginfod: o.debuginfodClient, javaMaps: o.javaMaps, say: p.say}
 	p.engine = newEngine(newCounter(o.outputs.wantMoments()))
 	p.engine.generated = p.namer.generated
-	p.engine.unwinder.most, p.engine.unwinder.copySize = int(o.userDepth), int(o.copyKiB)<<10
+	p.engine.unwinder.most, p.engine.copySize = int(o.userDepth), uint32(o.copyKiB)<<10
 	p.progress = newProgress(env, o)
 	return p
 }
@@ -160,7 +160,7 @@ func (p *session) attached(r *trace.Run) error {
 	if p.opts.fs.Changed("stack-storage-size") || p.opts.fs.Changed("hash-storage-size") {
 		r.Say("--stack-storage-size and --hash-storage-size change nothing: no table of stacks can be full here")
 	}
-	p.namer.start()
+	p.namer.start(!p.opts.userOnly)
 	p.began = time.Now()
 	var err error
 	if p.engine.sideband, err = perfevent.OpenSideband(); err != nil {

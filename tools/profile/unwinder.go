@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"runtime"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -20,6 +19,28 @@ import (
 type copied struct {
 	Registers unwind.Registers
 	Memory    unwind.Memory
+	Cut       bool // as much was copied as may be, so that there may be more
+}
+
+// add adds a copy of a stack. Holes has a bit for each page that could not be read, the
+// lowest first.
+func (c *copied) add(start uint64, b []byte, holes uint32) {
+	const page = 4096 // COPY_STEP
+	apart := true     // what comes is apart from what was last
+	for at := 0; at < len(b); holes >>= 1 {
+		size := min(page-int((start+uint64(at))%page), len(b)-at)
+		switch last := len(c.Memory) - 1; {
+		case holes&1 != 0:
+			apart = true
+		case apart:
+			c.Memory = append(c.Memory, unwind.Piece{Start: start + uint64(at), Bytes: b[at : at+size]})
+			apart = false
+		default:
+			begin := int(c.Memory[last].Start - start)
+			c.Memory[last].Bytes = b[begin : at+size]
+		}
+		at += size
+	}
 }
 
 // size is in bytes.
@@ -30,15 +51,9 @@ func (c *copied) size() (n int) {
 	return n
 }
 
-// whole reports whether as much was copied as may be, so that there may be more.
-func (u *unwinder) whole(c *copied) bool {
-	return slices.ContainsFunc(c.Memory, func(p unwind.Piece) bool { return len(p.Bytes) >= u.copySize })
-}
-
 // unwinder walks the stacks that samples have copies of.
 type unwinder struct {
 	most     int // frames
-	copySize int // bytes of a copy that is not cut short
 	walker   unwind.Walker
 	owner    *mappings.Process // whose stack is being walked; nil if it has no pid here
 	files    map[*mappings.File]*tabled
@@ -84,7 +99,7 @@ func (u *unwinder) walk(owner *mappings.Process, c *copied) (frames []uint64, s 
 	if u.waiting != nil {
 		return nil, statusNone, false
 	}
-	if end == unwind.Fault && u.whole(c) {
+	if end == unwind.Fault && c.Cut {
 		return frames, statusCopyEnd, true
 	}
 	return frames, walked[end], true

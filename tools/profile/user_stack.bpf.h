@@ -57,6 +57,8 @@ struct copy {
 	struct user_registers regs;
 	__u64 start, interrupted_start; /* the addresses of the first bytes */
 	__u32 size, interrupted_size;
+	/* A bit for each page that could not be read, of all that start and size are in parts of, lowest first. */
+	__u32 holes, interrupted_holes;
 };
 
 /* What is below the stack pointer, too: behind the pops at the end of a function, its rules are of there. */
@@ -67,6 +69,8 @@ struct copy_record {
 	/* Where the next step is to read from and to write to, and how much is left. */
 	__u64 from;
 	__u32 at, left;
+	__u32 step, failed; /* how many there were, and in a row that could not read */
+	__u32 end, holes;   /* at behind the last one that could read, and those that could not */
 	/* The stack of signals, where the context that a handler returns to may be, and its stack pointer. */
 	__u64 signal_stack, signal_size, context, interrupted;
 	__u8 data[sizeof(struct event) + MAX_KERNEL_FRAMES * sizeof(__u64) + sizeof(struct copy) +
@@ -125,6 +129,12 @@ static __always_inline struct copy_record *copy_record(void)
 }
 
 /*
+ * How many pages in a row may not be readable before what is above is given up: functions may have buffers
+ * of which they have not used a part yet.
+ */
+#define MOST_HOLES 4
+
+/*
  * Copies what is left of a page of the stack. Gives 1 at the end. It has no arguments, so that the
  * verifier goes through it once.
  */
@@ -141,30 +151,44 @@ __noinline int copy_step(void)
 	at = r->at;
 	if (!size || size > COPY_STEP || at > sizeof(r->data) - COPY_STEP)
 		return 1;
-	if (bpf_probe_read_user(&r->data[at], size, (void *)r->from))
-		return 1;
+	if (bpf_probe_read_user(&r->data[at], size, (void *)r->from)) {
+		r->holes |= 1U << (r->step & 31);
+		if (++r->failed >= MOST_HOLES)
+			return 1;
+	} else {
+		r->failed = 0;
+		r->end = at + size;
+	}
+	r->step++;
 	r->from += size;
 	r->at = at + size;
 	r->left -= size;
 	return 0;
 }
 
-/* Copies the stack, as far as it can be read, and gives the address of the first byte. */
+/*
+ * Copies the stack behind what is in the record already, and gives the address of the first byte. That of
+ * the first thread ends behind the environment.
+ */
 static __always_inline __u64 copy_stack(struct copy_record *r, __u64 sp)
 {
-	__u64 start = sp - RED_ZONE;
+	struct task_struct *task = (void *)bpf_get_current_task();
+	__u64 start = sp - RED_ZONE, above;
 
 	r->from = start;
 	r->left = copy_size;
-	if (copy_step()) {
-		start = sp;
-		r->from = start;
-		r->left = copy_size;
-	}
+	above = ((BPF_CORE_READ(task, mm, env_end) + COPY_STEP - 1) & -COPY_STEP) - start;
+	if (above < r->left)
+		r->left = above;
+	r->step = r->failed = r->holes = 0;
+	r->end = r->at;
+	if (sp >= USER_ADDRESSES || sp < RED_ZONE)
+		return start;
 	for (int i = 0; i < MAX_COPY_SIZE / COPY_STEP + 1; i++) {
 		if (copy_step())
 			break;
 	}
+	r->at = r->end;
 	return start;
 }
 

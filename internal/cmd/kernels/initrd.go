@@ -21,6 +21,7 @@ type guest struct {
 	Packages []testPackage
 	Binaries []string // paths of the packages' test binaries
 	Run      string   // regular expression of tests
+	Short    bool     // what is the same on all kernels is not tested
 	Seconds  int      // time limit, from boot to the last test
 }
 
@@ -58,7 +59,7 @@ func fillInitrd(c *cpioWriter, g guest) error {
 	if err := addFile(c, "init", g.Init); err != nil {
 		return err
 	}
-	p := plan.Plan{Kernel: g.Kernel, Run: g.Run, Seconds: g.Seconds}
+	p := plan.Plan{Kernel: g.Kernel, Run: g.Run, Short: g.Short, Seconds: g.Seconds}
 	for _, m := range g.Modules {
 		file := path.Join("modules", m.Name+".ko")
 		c.File(file, 0o644, m.Data)

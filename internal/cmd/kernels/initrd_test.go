@@ -23,6 +23,7 @@ func TestInitrd(t *testing.T) {
 		Packages: []testPackage{{ImportPath: "example.com/tools/opensnoop", Dir: filepath.Join(dir, "src")}},
 		Binaries: []string{filepath.Join(dir, "0.test")},
 		Run:      "^TestKernel",
+		Short:    true,
 		Seconds:  60,
 	})
 	if err != nil {
@@ -68,7 +69,7 @@ func TestInitrd(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(p.Modules) != 1 || p.Modules[0] != "/modules/configfs.ko" || len(p.Tests) != 1 ||
-		p.Tests[0].Binary != "/tests/example.com/tools/opensnoop/opensnoop.test" || p.Run != "^TestKernel" || p.Seconds != 60 {
+		p.Tests[0].Binary != "/tests/example.com/tools/opensnoop/opensnoop.test" || p.Run != "^TestKernel" || p.Seconds != 60 || !p.Short {
 		t.Errorf("plan is %+v", p)
 	}
 }

@@ -310,7 +310,7 @@ func (r *runner) guest(ctx context.Context, run *kernelRun, img image, packages 
 	}
 	g := guest{
 		Kernel: k.Name, Init: b.Init, Packages: packages, Binaries: b.Tests,
-		Run: r.run, Seconds: int(limit.Seconds()),
+		Run: r.run, Short: k.Short, Seconds: int(limit.Seconds()),
 	}
 	if img.Modules == "" {
 		r.logf("%s: this kernel comes without modules: tests that need some can't run", k.Name)

@@ -25,6 +25,8 @@ type kernel struct {
 	Suites []string
 	// Default tells that it is run when none is picked.
 	Default bool
+	// Short tells that, then, what is the same on all kernels is not tested on this one.
+	Short bool
 	// Image is the path of the kernel image, for one given by its path.
 	Image string
 }
@@ -32,8 +34,8 @@ type kernel struct {
 // kernels are those that can be picked by name.
 var kernels = []kernel{
 	{Name: "5.10", Arch: "amd64", Release: "5.10.", Suites: []string{"bullseye-security", "bullseye"}, Default: true},
-	{Name: "6.1", Arch: "amd64", Release: "6.1.", Suites: []string{"bookworm-security", "bookworm"}, Default: true},
-	{Name: "6.12", Arch: "amd64", Release: "6.12.", Suites: []string{"trixie-security", "bookworm-security", "trixie"}, Default: true},
+	{Name: "6.1", Arch: "amd64", Release: "6.1.", Suites: []string{"bookworm-security", "bookworm"}, Default: true, Short: true},
+	{Name: "6.12", Arch: "amd64", Release: "6.12.", Suites: []string{"trixie-security", "bookworm-security", "trixie"}, Default: true, Short: true},
 	{Name: "7", Arch: "amd64", Release: "7.", Suites: []string{"trixie-backports", "sid"}, Default: true},
 	{Name: "6.1-arm64", Arch: "arm64", Release: "6.1.", Suites: []string{"bookworm-security", "bookworm"}},
 	{Name: "6.12-arm64", Arch: "arm64", Release: "6.12.", Suites: []string{"trixie-security", "bookworm-security", "trixie"}},
@@ -58,7 +60,9 @@ func pickKernels(list string) ([]kernel, error) {
 			return nil, fmt.Errorf("unknown kernel %q: have %s, or the path of a kernel image (with a slash in it)",
 				word, strings.Join(kernelNames(), ", "))
 		}
-		picked = append(picked, kernels[i])
+		k := kernels[i]
+		k.Short = false
+		picked = append(picked, k)
 	}
 	if picked == nil {
 		for _, k := range kernels {

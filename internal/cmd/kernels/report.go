@@ -86,6 +86,12 @@ var expectedSkips = []expectedSkip{
 		Reason: regexp.MustCompile(`^SKIPPED: for real machines only, as it takes long in an emulated guest$`),
 		Why:    "make test-live runs it",
 	},
+	{
+		Kernel: regexp.MustCompile(`^6\.`),
+		Test:   regexp.MustCompile(``),
+		Reason: regexp.MustCompile(`^SKIPPED: for the oldest and the newest kernel only, as it takes long in an emulated guest$`),
+		Why:    "5.10 and 7 run it, and make test-kernels where this kernel is picked",
+	},
 }
 
 // whyExpected returns why this skip is expected, or "" if it isn't.

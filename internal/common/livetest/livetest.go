@@ -27,6 +27,8 @@ const (
 	kernelVar = "GOBCC_KERNEL_TESTS"
 	// guestVar is set where the kernel runs under emulation, which is slow.
 	guestVar = "GOBCC_GUEST"
+	// shortVar is set where a guest's kernel is one between others.
+	shortVar = "GOBCC_SHORT"
 	// toolVar set to 1 makes a test binary be the tool.
 	toolVar = "GOBCC_LIVETEST_TOOL"
 )
@@ -89,6 +91,17 @@ func NeedFast(t testing.TB) {
 	Need(t)
 	if Guest() {
 		t.Skip("SKIPPED: for real machines only, as it takes long in an emulated guest")
+	}
+}
+
+// NeedEnds is Need for a test of something that is hardly another matter on another
+// kernel: of all kernels that are tested under emulation, only the oldest and the newest
+// run it.
+func NeedEnds(t testing.TB) {
+	t.Helper()
+	Need(t)
+	if os.Getenv(shortVar) != "" {
+		t.Skip("SKIPPED: for the oldest and the newest kernel only, as it takes long in an emulated guest")
 	}
 }
 

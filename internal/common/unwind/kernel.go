@@ -20,10 +20,10 @@ const (
 	mappingsMap  = "unwind_mappings"
 	processesMap = "unwind_processes"
 
-	maxRules  = 16384   // UNWIND_RULES
-	shardRows = 1 << 19 // 1 << UNWIND_SHARD_SHIFT
-	blockRows = 16      // UNWIND_BLOCK
-	rowSize   = 4
+	kernelRules = 16384   // UNWIND_RULES
+	shardRows   = 1 << 19 // 1 << UNWIND_SHARD_SHIFT
+	blockRows   = 16      // UNWIND_BLOCK
+	rowSize     = 4
 )
 
 // blockWords is how many 16-bit words a block of rows has: the rows' beginnings, then their
@@ -143,7 +143,7 @@ func Configure(spec *ebpf.CollectionSpec, memory uint64) error {
 	}
 	p := partsOf(memory)
 	for name, entries := range map[string]uint32{
-		shardsMap: p.shards, pagesMap: p.pages, rulesMap: maxRules, mappingsMap: p.mappings, processesMap: p.processes,
+		shardsMap: p.shards, pagesMap: p.pages, rulesMap: kernelRules, mappingsMap: p.mappings, processesMap: p.processes,
 	} {
 		m := spec.Maps[name]
 		if m == nil {

@@ -184,7 +184,7 @@ func TestKernelTables(t *testing.T) {
 	if err := k.grace(); err != nil {
 		t.Fatal(err)
 	}
-	if c := k.Counts(); c.Tables != 0 || len(k.freeRules) != maxRules-1 || len(k.ruleNumbers) != 1 ||
+	if c := k.Counts(); c.Tables != 0 || len(k.freeRules) != kernelRules-1 || len(k.ruleNumbers) != 1 ||
 		len(k.pageSpace.free) != 1 || len(k.mappingSpace.free) != 1 {
 		t.Errorf("%+v, %d rules, %v, %v", c, len(k.freeRules), k.pageSpace, k.mappingSpace)
 	}
@@ -277,7 +277,7 @@ func TestKernelMappings(t *testing.T) {
 func TestKernelRules(t *testing.T) {
 	k := openTestKernel(t, MinMemory)
 	table := &Table{Start: PageSize, Rules: []Rule{{}}}
-	for i := range maxRules + 22 {
+	for i := range kernelRules + 22 {
 		if i%1000 == 0 {
 			table.Pages = append(table.Pages, Page{First: uint32(len(table.Rows))})
 		}
@@ -293,7 +293,7 @@ func TestKernelRules(t *testing.T) {
 		t.Fatal(err)
 	}
 	known, unknown := 0, 0
-	for i := range maxRules + 22 {
+	for i := range kernelRules + 22 {
 		rule, _, ok := k.at(t, 5, PageSize+uint64(i/1000*PageSize+i%1000))
 		switch {
 		case !ok || rule != (Rule{}) && rule.Offset != int32(i):
@@ -304,7 +304,7 @@ func TestKernelRules(t *testing.T) {
 			known++
 		}
 	}
-	if known != maxRules-1 || unknown != 23 || k.Counts().RefusedRules != 23 {
+	if known != kernelRules-1 || unknown != 23 || k.Counts().RefusedRules != 23 {
 		t.Errorf("%d, %d: %+v", known, unknown, k.Counts())
 	}
 }

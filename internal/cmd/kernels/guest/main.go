@@ -89,6 +89,9 @@ func run() error {
 		"HOME=/root",
 		"PATH=/bin",
 	}
+	if p.Short {
+		env = append(env, "GOBCC_SHORT=1")
+	}
 	for _, t := range p.Tests {
 		say(plan.Package, t.Package)
 		status, err := test(t, p, env)

@@ -13,6 +13,8 @@ type Plan struct {
 	Modules []string
 	// Run is the regular expression for go test's -run.
 	Run string
+	// Short is for a kernel between others: what is the same on all kernels is not tested.
+	Short bool
 	// Seconds after boot at which the tests must be over.
 	Seconds int
 	// Tests are run one after another.
