@@ -135,6 +135,7 @@ struct unwind_walk {
 	bool exact; /* the frame was interrupted, so that ip is not behind a call and lr is its own */
 	bool any_sp; /* it is only known that the stack goes on above sp */
 	bool guessed;
+	bool pending; /* it ended where a table will be, perhaps */
 	__u8 status;
 	__u32 pid;
 	__u32 frames, limit;
@@ -393,8 +394,10 @@ __noinline int unwind_step(void)
 	w->regs.in_syscall = 0;
 	if ((w->pc < w->in.start || w->pc >= w->in.end) && !unwind_find_mapping())
 		return unwind_in_vsyscall(w) ? unwind_over(w, 8) : unwind_end(w, UNWIND_NO_MAPPING);
-	if (w->in.page == UNWIND_PENDING)
+	if (w->in.page == UNWIND_PENDING) {
+		w->pending = true;
 		return unwind_end(w, UNWIND_NO_TABLE);
+	}
 	if (w->in.page >= UNWIND_ANONYMOUS) {
 		int size = w->in.page == UNWIND_ANONYMOUS ? unwind_in_trampoline(w) : 0;
 
@@ -485,7 +488,7 @@ static __always_inline void unwind(struct unwind_walk *w, const struct user_regi
 	w->frame[0] = w->regs.ip;
 	w->frames = 1;
 	w->limit = limit;
-	w->guessed = false;
+	w->guessed = w->pending = false;
 	w->changed_ns = 0;
 	w->status = UNWIND_NO_MAPPING;
 	w->in.start = w->in.end = 0;

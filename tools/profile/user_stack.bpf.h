@@ -267,32 +267,38 @@ static __always_inline enum user_status user_status_of(enum unwind_status status
 }
 
 /*
- * The user stack of a process by tables. mapped_ns is when what it has mapped last changed, as far as it is
- * known here.
+ * Whether a walk of a copy in user space may come further than one here: more is known there, and that a
+ * page of the stack is swapped out is not for long.
  */
-static __always_inline __u32 table_stack(const struct user_registers *regs, __u32 pid,
-					 __u64 *frames, __u8 *status, __u64 *mapped_ns)
+static __always_inline bool copy_helps(const struct unwind_walk *w)
+{
+	return w->status == UNWIND_NO_MAPPING || w->status == UNWIND_FAULT || w->pending;
+}
+
+/*
+ * The user stack by tables. Where that fails, it may be still to be copied.
+ */
+static __always_inline __u32 table_stack(const struct user_registers *regs, __u64 *frames,
+					 struct event *e)
 {
 	struct unwind_walk *w = unwind_walk();
 	__u32 n;
 
 	if (!w)
 		return 0;
-	unwind(w, regs, pid,
+	unwind(w, regs, e->pid,
 	       max_table_frames > MAX_USER_FRAMES ? MAX_USER_FRAMES : max_table_frames);
 	n = w->frames;
 	if (n > MAX_USER_FRAMES)
 		return 0;
 	bpf_probe_read_kernel(frames, n * sizeof(*frames), w->frame);
-	*status = user_status_of(w->status);
-	*mapped_ns = w->changed_ns;
+	e->user_status = user_status_of(w->status);
+	e->mapped_ns = w->changed_ns;
+	if (copy_stacks && copy_helps(w) && may_copy(e->time_ns)) {
+		e->user_status = USER_COPIED;
+		return 0;
+	}
 	return n;
-}
-
-/* Whether a walk of a copy in user space may come further: more is known there, and soon. */
-static __always_inline bool copy_helps(__u8 status)
-{
-	return status == USER_NO_MAPPING || status == USER_NO_TABLE || status == USER_FAULT;
 }
 
 /*
@@ -323,15 +329,8 @@ static __always_inline __u32 user_stack(struct bpf_perf_event_data *ctx, struct 
 		*status = found == REGISTERS_32BIT ? USER_32BIT : USER_LEAF;
 		return 1;
 	}
-	if (by_tables && found == REGISTERS_FOUND) {
-		__u32 n = table_stack(regs, e->pid, frames, status, &e->mapped_ns);
-
-		if (copy_stacks && copy_helps(*status) && may_copy(e->time_ns)) {
-			*status = USER_COPIED;
-			return 0;
-		}
-		return n;
-	}
+	if (by_tables && found == REGISTERS_FOUND)
+		return table_stack(regs, frames, e);
 	*status = USER_FRAME_POINTERS;
 	if (copy_stacks && found == REGISTERS_FOUND) {
 		if (may_copy(e->time_ns)) {

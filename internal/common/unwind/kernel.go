@@ -114,6 +114,7 @@ type list struct {
 
 type shard struct {
 	rows  *ebpf.Map
+	first uint32 // number of its first row
 	words []uint16
 	space space
 }
@@ -287,7 +288,7 @@ func (k *Kernel) addShard() error {
 	}
 	k.mapped = append(k.mapped, mem)
 	words := unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(mem))), len(mem)/2)
-	k.shards = append(k.shards, &shard{rows: m, words: words, space: newSpace(shardRows)})
+	k.shards = append(k.shards, &shard{rows: m, first: uint32(len(k.shards)) * shardRows, words: words, space: newSpace(shardRows)})
 	return nil
 }
 
@@ -332,8 +333,12 @@ func (k *Kernel) Load(t *Table) (*Loaded, error) {
 			return nil, ErrNoRoom
 		}
 	}
-	k.fill(l, t)
+	numbers := k.numbers(l, t)
 	k.tables[l] = true
+	// What is in no list is nobody's to read or to evict, as it is held.
+	k.mu.Unlock()
+	k.fill(l, t, numbers)
+	k.mu.Lock()
 	return l, nil
 }
 
@@ -443,8 +448,8 @@ func (k *Kernel) takeRows(n uint32) (shardExtent, error) {
 	return shardExtent{best, e}, nil
 }
 
-// fill writes a table to where it has room.
-func (k *Kernel) fill(l *Loaded, t *Table) {
+// numbers gives the kernel's numbers of a table's rules.
+func (k *Kernel) numbers(l *Loaded, t *Table) []uint16 {
 	numbers := make([]uint16, len(t.Rules))
 	for i, rule := range t.Rules {
 		n, known := k.ruleNumbers[rule]
@@ -463,6 +468,11 @@ func (k *Kernel) fill(l *Loaded, t *Table) {
 			l.rules = append(l.rules, n)
 		}
 	}
+	return numbers
+}
+
+// fill writes a table to where it has room.
+func (k *Kernel) fill(l *Loaded, t *Table, numbers []uint16) {
 	rows := slices.Clone(l.rows)
 	for i, page := range t.Pages {
 		at := kernelPage{}
@@ -473,7 +483,7 @@ func (k *Kernel) fill(l *Loaded, t *Table) {
 			s, row := rows[0].shard, rows[0].at
 			rows[0].at += page.Count
 			rows[0].n -= page.Count
-			at = kernelPage{uint32(slices.Index(k.shards, s))*shardRows + row, page.Count}
+			at = kernelPage{s.first + row, page.Count}
 			for j, r := range t.Rows[page.First:][:page.Count] {
 				word := (row+uint32(j))/blockRows*blockWords + (row+uint32(j))%blockRows
 				s.words[word], s.words[word+blockRows] = r.Low, numbers[r.Rule]
