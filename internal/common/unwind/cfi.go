@@ -19,6 +19,7 @@ type section struct {
 
 // A cie is what FDEs have in common.
 type cie struct {
+	file      *file
 	machine   *machine
 	section   *section
 	encoding  byte // of addresses
@@ -99,12 +100,6 @@ func (c *cie) rule(s *state) Rule {
 	var ok bool
 	if r.Fp, r.FpOffset, ok = s.place(s.fp); !ok || s.fp.kind == inRegister {
 		r.Fp, r.FpOffset = Lost, 0
-	}
-	if s.ra.kind == inRegister && !m.linked && s.cfa == SP && s.offset == 0 {
-		// A function that has taken its return address off the stack, as vfork does
-		// before its child uses the same stack: what it left there is its caller's.
-		r.Ra, r.RaOffset = AtCFA, -1
-		return r
 	}
 	if r.Ra, r.RaOffset, ok = s.place(s.ra); !ok || r.Ra == AtFP || r.Ra == Same && (!m.linked || s.ra.kind == inRegister) {
 		return Rule{}
@@ -293,7 +288,7 @@ func (s *section) functions(f *file) ([]span, error) {
 			count++
 			return
 		}
-		if c := s.parseCIE(f.machine, e); c != nil {
+		if c := s.parseCIE(f, e); c != nil {
 			known[e.offset] = int32(len(f.cies))
 			f.cies = append(f.cies, c)
 		}
@@ -386,7 +381,8 @@ func (s *section) entries(handle func(entry)) error {
 const maxAlign = 1 << 12
 
 // parseCIE reads what is behind a CIE's id. It gives nil if that is not understood.
-func (s *section) parseCIE(m *machine, e entry) *cie {
+func (s *section) parseCIE(f *file, e entry) *cie {
+	m := f.machine
 	c := cursor{data: e.data}
 	version := c.uint8()
 	n := bytes.IndexByte(e.data[c.at:], 0)
@@ -395,7 +391,7 @@ func (s *section) parseCIE(m *machine, e entry) *cie {
 	}
 	augmentation := c.take(uint64(n))
 	c.uint8()
-	out := &cie{machine: m, section: s}
+	out := &cie{file: f, machine: m, section: s}
 	if bytes.HasPrefix(augmentation, []byte("eh")) {
 		c.uint64() // of GCC 2
 		augmentation = augmentation[2:]
@@ -535,7 +531,26 @@ func (x *interpreter) run() {
 		x.row(x.pc, Rule{})
 		return
 	}
-	x.row(x.pc, x.cie.rule(&x.state))
+	x.emit()
+}
+
+// emit hands over the rule that holds from here on.
+func (x *interpreter) emit() {
+	r := x.cie.rule(&x.state)
+	if x.ra.kind == inRegister && x.cfa == SP && x.offset == 0 && x.popped() {
+		// The function has taken its return address off the stack, as vfork does since
+		// its child goes on with the same one. It still is where it was, or what the
+		// child's last call left there, which returns into the same function.
+		r = Rule{Cfa: SP, Ra: AtCFA, RaOffset: -1}
+	}
+	x.row(x.pc, r)
+}
+
+// popped reports whether the instruction before is one of amd64 that takes a word off the
+// stack.
+func (x *interpreter) popped() bool {
+	code, err := x.cie.file.bytes(x.pc-1, 1)
+	return err == nil && x.cie.machine.Machine == elf.EM_X86_64 && code[0]&0xf8 == 0x58
 }
 
 // extended runs an instruction that has all its operands behind it.
@@ -636,7 +651,7 @@ func (x *interpreter) move(to uint64) {
 		to = x.end
 	}
 	if to > x.pc {
-		x.row(x.pc, x.cie.rule(&x.state))
+		x.emit()
 	}
 	x.pc = to
 }

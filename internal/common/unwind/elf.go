@@ -254,3 +254,16 @@ func (f *file) read(offset, size uint64) ([]byte, error) {
 	}
 	return nil, err
 }
+
+// bytes reads what the file has for an address, up to so many bytes.
+func (f *file) bytes(addr uint64, n uint64) ([]byte, error) {
+	for _, p := range f.code {
+		if addr >= p.Vaddr && addr-p.Vaddr < p.Filesz {
+			offset := addr - p.Vaddr
+			code := make([]byte, min(n, p.Filesz-offset))
+			_, err := f.r.ReadAt(code, int64(p.Off+offset))
+			return code, err
+		}
+	}
+	return nil, io.ErrUnexpectedEOF
+}
