@@ -12,11 +12,11 @@ import (
 	"github.com/gobcc/gobcc/internal/common/livetest"
 )
 
-// buildChains compiles testdata/chains.c without frame pointers, by a compiler and with flags.
+// buildChains compiles chains.c of package unwind without frame pointers, by a compiler and with flags.
 func buildChains(t *testing.T, command string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "chains")
-	args := append(strings.Fields(command), "-w", "-pthread", "-fomit-frame-pointer", "-DSPINS=400000000", "-o", path, "testdata/chains.c")
+	args := append(strings.Fields(command), "-w", "-pthread", "-fomit-frame-pointer", "-DSPINS=400000000", "-o", path, "../../internal/common/unwind/testdata/chains.c")
 	if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", command, err, out)
 	}
