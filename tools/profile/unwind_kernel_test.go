@@ -19,7 +19,8 @@ import (
 func buildChains(t *testing.T, command string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "chains")
-	args := append(strings.Fields(command), "-w", "-pthread", "-fomit-frame-pointer", "-DSPINS=400000000", "-o", path, "../../internal/common/unwind/testdata/chains.c")
+	args := append(strings.Fields(command), "-w", "-pthread", "-fomit-frame-pointer", "-o", path, "../../internal/common/unwind/testdata/chains.c")
+	args = slices.Insert(args, 1, "-DSPINS=400000000") // unless the command has another
 	if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", command, err, out)
 	}
@@ -28,19 +29,19 @@ func buildChains(t *testing.T, command string) string {
 
 func times(n int, names ...string) []string { return slices.Repeat(names, n) }
 
-// In the program's own part of a stack there is what called what, root to leaf, and nothing
-// else: whatever the compiler made of it.
-func TestKernelUnwindChains(t *testing.T) {
-	livetest.NeedFast(t) // guests have no compiler
-	type chain struct {
-		args string
-		want []string
-	}
+// chain is what chains.c does with some arguments, and the functions that it is in then.
+type chain struct {
+	args string
+	want []string
+}
+
+// chains gives all, some that differ the most, and one that is deep.
+func chains() (all, few, deep []chain) {
 	call := func(args string, want ...[]string) chain {
 		return chain{args, slices.Concat(append([][]string{{"_start", "main"}}, want...)...)}
 	}
 	spin := []string{"spin"}
-	all := []chain{
+	all = []chain{
 		call("chain 1", times(1, "chain"), spin),
 		call("chain 100", times(100, "chain"), spin),
 		call("qsort 16", times(16, "sort", "compare"), []string{"sort"}, spin),
@@ -53,7 +54,14 @@ func TestKernelUnwindChains(t *testing.T) {
 		{"thread 5", slices.Concat([]string{"thread"}, times(5, "chain"), spin)},
 		call("setjmp 3", []string{"jumped"}, times(3, "chain"), spin),
 	}
-	few := []chain{all[1], all[2], all[4], all[8]}
+	return all, []chain{all[1], all[2], all[4], all[8]}, []chain{call("chain 500", times(500, "chain"), spin)}
+}
+
+// In the program's own part of a stack there is what called what, root to leaf, and nothing
+// else: whatever the compiler made of it.
+func TestKernelUnwindChains(t *testing.T) {
+	livetest.NeedFast(t) // guests have no compiler
+	all, few, deep := chains()
 	for _, build := range []struct {
 		command string
 		chains  []chain
@@ -65,7 +73,7 @@ func TestKernelUnwindChains(t *testing.T) {
 		{"gcc -O2 -static-pie", few, nil},
 		{"clang-19 -O2", few, nil},
 		{"clang-19 -O1 -mavx", few, nil},
-		{"gcc -O2", []chain{call("chain 500", times(500, "chain"), spin)}, []string{"--max-user-depth", "1024"}},
+		{"gcc -O2", deep, []string{"--max-user-depth", "1024"}},
 	} {
 		if _, err := exec.LookPath(strings.Fields(build.command)[0]); err != nil {
 			t.Fatal(err)
