@@ -211,10 +211,9 @@ static __always_inline bool sent_repeat(struct record *r, __u32 frames, struct s
 static __always_inline void send_copy(struct record *from, const struct user_registers *regs)
 {
 	struct copy_record *r = copy_record();
-	__u32 frames = from->event.kernel_frames * sizeof(__u64);
+	__u64 frames = from->event.kernel_frames * sizeof(__u64);
+	__u64 head = sizeof(struct event) + frames, end, sp;
 	struct copy copy = { .regs = *regs };
-	__u32 head = sizeof(struct event) + frames, end;
-	__u64 sp;
 
 	if (!r || frames > MAX_KERNEL_FRAMES * sizeof(__u64))
 		return;

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -10,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/gobcc/gobcc/internal/common/livetest"
+	"github.com/gobcc/gobcc/internal/common/mappings"
+	"github.com/gobcc/gobcc/internal/common/perfevent"
 )
 
 // buildChains compiles chains.c of package unwind without frame pointers, by a compiler and with flags.
@@ -188,7 +191,7 @@ func TestKernelUnwindWays(t *testing.T) {
 		"fp": {"frame-pointers"}, "off": {"leaf"},
 		// A burner has no table. Its registers are 0 where they are not used, so that its frame
 		// pointer is none.
-		"copy": {"no-table"}, "auto": {"no-table"},
+		"copy": {"no-table"}, "auto": {"no-table", "no-mapping"}, // the latter right behind its exec
 	} {
 		r := livetest.Run(t, "--json", "-F", fmt.Sprint(slower(997)), "--unwind", way, "--", path)
 		stacks, _ := objects(t, r)
@@ -205,5 +208,53 @@ func TestKernelUnwindWays(t *testing.T) {
 		if n == 0 {
 			t.Errorf("--unwind %s: no samples:\n%s", way, r.Stderr)
 		}
+	}
+}
+
+// What --save-raw keeps of stacks is walked again, and gives the frames that were found.
+func TestKernelUnwindRecorded(t *testing.T) {
+	livetest.NeedFast(t)
+	path := buildChains(t, "gcc -O2")
+	raw := filepath.Join(t.TempDir(), "raw")
+	if r := livetest.Run(t, "--json", "-F", "997", "--unwind", "copy", "--save-raw", raw, "--", path, "qsort", "9"); r.Status != 0 {
+		t.Fatalf("status %d: %s", r.Status, r.Stderr)
+	}
+	f, err := os.Open(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	timeline := mappings.New(mappings.Options{})
+	defer timeline.Close()
+	u := newUnwinder()
+	walked, different := 0, 0
+	_, err = replay(f, replayed{
+		record: func(r *perfevent.Record) error {
+			timeline.Apply(r)
+			return nil
+		},
+		sample: func(s *sample, _ *process, _, _ []*frame) error {
+			if s.Copied == nil {
+				return nil
+			}
+			again, st, done := u.walk(timeline.Process(s.PID), s.Copied)
+			for !done {
+				u.wait()
+				again, st, done = u.walk(timeline.Process(s.PID), s.Copied)
+			}
+			walked++
+			if st != s.Status || !slices.Equal(again, s.User) {
+				if different++; different < 5 {
+					t.Errorf("%#x, %v, and it was %#x, %v", again, st, s.User, s.Status)
+				}
+			}
+			return nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if t.Logf("%d stacks, %d of them different", walked, different); walked < 30 {
+		t.Errorf("%d stacks were recorded", walked)
 	}
 }

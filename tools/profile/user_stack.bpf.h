@@ -141,7 +141,7 @@ static __always_inline struct copy_record *copy_record(void)
 __noinline int copy_step(void)
 {
 	struct copy_record *r = copy_record();
-	__u32 at, size;
+	__u64 at, size; /* of as many bits as a register: 5.10 loses the bounds of others */
 
 	if (!r)
 		return 1;
@@ -149,7 +149,10 @@ __noinline int copy_step(void)
 	if (size > r->left)
 		size = r->left;
 	at = r->at;
-	if (!size || size > COPY_STEP || at > sizeof(r->data) - COPY_STEP)
+	if (!size)
+		return 1;
+	barrier_var(size); /* one comparison of both bounds would be of another register */
+	if (size > COPY_STEP || at > sizeof(r->data) - COPY_STEP)
 		return 1;
 	if (bpf_probe_read_user(&r->data[at], size, (void *)r->from)) {
 		r->holes |= 1U << (r->step & 31);

@@ -75,6 +75,9 @@ type state struct {
 	cfa         CFA // never End or Signal
 	offset, add int64
 	fp, ra      place
+	// registerOffset is the offset that was said last without an expression: it holds
+	// again when only a register is said.
+	registerOffset int64
 }
 
 // beyond is an offset that no rule can have.
@@ -613,11 +616,11 @@ func (x *interpreter) extended(op byte) {
 		register := x.unsigned()
 		x.base(register, factoredSigned(x.signed(), c.dataAlign))
 	case opDefCFARegister:
-		x.base(x.unsigned(), x.offset)
+		x.base(x.unsigned(), x.registerOffset)
 	case opDefCFAOffset:
-		x.offset = bounded(x.unsigned())
+		x.baseOffset(bounded(x.unsigned()))
 	case opDefCFAOffsetSF:
-		x.offset = factoredSigned(x.signed(), c.dataAlign)
+		x.baseOffset(factoredSigned(x.signed(), c.dataAlign))
 	case opDefCFAExpression:
 		x.baseExpression(x.take(x.unsigned()))
 	case opExpression:
@@ -683,12 +686,20 @@ func (x *interpreter) restore(register uint64) {
 
 // base says that the frame's base is at an offset from a register.
 func (x *interpreter) base(register uint64, offset int64) {
-	x.cfa, x.offset, x.add = Unknown, offset, 0
+	x.cfa, x.offset, x.add, x.registerOffset = Unknown, offset, 0, offset
 	switch register {
 	case x.cie.machine.sp:
 		x.cfa = SP
 	case x.cie.machine.fp:
 		x.cfa = FP
+	}
+}
+
+// baseOffset says that it is at another offset. An expression stays what it is.
+func (x *interpreter) baseOffset(offset int64) {
+	x.registerOffset = offset
+	if x.cfa == SP || x.cfa == FP {
+		x.offset = offset
 	}
 }
 
