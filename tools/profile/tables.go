@@ -33,6 +33,9 @@ type tables struct {
 	// if follow is set.
 	wanted map[uint32]bool
 	follow bool
+	// command is the process that is to execute the command, or 0. What it has mapped before
+	// is of no interest, and the kernel would take it for what is there just after.
+	command uint32
 
 	files   map[*mappings.File]*tableFile
 	listed  map[uint32]*mappings.Process // what the kernel was told last, by pid
@@ -85,6 +88,7 @@ func (p *session) startTables(r *trace.Run) error {
 	}
 	f := p.opts.Filter
 	p.engine.tables = newTables(kernel, unwind.Open, f.PIDs, f.Follow)
+	p.engine.tables.command = p.engine.command
 	return p.engine.tables.start(p.engine.timeline)
 }
 
@@ -292,7 +296,7 @@ func (t *tables) resynced(timeline *mappings.Timeline) error {
 
 // tell gives the kernel what a process has mapped.
 func (t *tables) tell(p *mappings.Process) error {
-	if !t.wants(p.PID) || p.Kernel {
+	if !t.wants(p.PID) || p.Kernel || p.PID == t.command && p.Execs == 0 {
 		return nil
 	}
 	if p.Ended() {

@@ -296,11 +296,11 @@ static __always_inline __u32 table_stack(const struct user_registers *regs, __u6
 		return 0;
 	bpf_probe_read_kernel(frames, n * sizeof(*frames), w->frame);
 	e->user_status = user_status_of(w->status);
-	e->mapped_ns = w->changed_ns;
 	if (copy_stacks && copy_helps(w) && may_copy(e->time_ns)) {
 		e->user_status = USER_COPIED;
 		return 0;
 	}
+	e->mapped_ns = w->changed_ns;
 	return n;
 }
 
