@@ -125,7 +125,13 @@ func burnerCode(program bool, n uint32) []byte {
 // and that by one more, all without frame pointers.
 func writeChain(t testing.TB, path string, n uint32) {
 	t.Helper()
-	start, outer, middle, burn := chainCode(n)
+	writeChainOf(t, path, burnerCode(true, n))
+}
+
+// writeChainOf is writeChain with other code of the function.
+func writeChainOf(t testing.TB, path string, burn []byte) {
+	t.Helper()
+	start, outer, middle := chainCode()
 	// Of each function, the instructions of DWARF that tell of its frame.
 	tells := [][]byte{{0x07, 16}, {0x40 | 4, 0x0e, 32}, {0x40 | 1, 0x0e, 16, 0x83, 2, 0x40 | 7, 0x0e, 0x90, 0x20}, nil}
 	// Code is in bytes, data in minus 8; the return address is register 16; the base is 8 bytes
@@ -155,9 +161,30 @@ func writeChain(t testing.TB, path string, n uint32) {
 	})
 }
 
-// chainCode gives the code of four functions, each of which calls the next one.
-func chainCode(n uint32) (start, outer, middle, burn []byte) {
-	burn = burnerCode(true, n)
+// askerCode asks the kernel for its parent's pid n times, then ends the program.
+func askerCode(n uint32) []byte {
+	if runtime.GOARCH == "arm64" {
+		var b []byte
+		for _, w := range []uint32{
+			0x52800000 | n&0xffff<<5 | 19,                              // movz w19, #low
+			0x72a00000 | n>>16<<5 | 19,                                 // movk w19, #high, lsl #16
+			0x52800000 | 173<<5 | 8,                                    // mov w8, #173
+			0xd4000001,                                                 // svc #0
+			0x71000673,                                                 // subs w19, w19, #1
+			0x54000001 | 0x7fffd<<5,                                    // b.ne to the mov
+			0x52800000, 0x52800000 | 94<<5 | 8, 0xd4000001, 0xd4200000, // exit_group(0); brk
+		} {
+			b = binary.LittleEndian.AppendUint32(b, w)
+		}
+		return b
+	}
+	b := binary.LittleEndian.AppendUint32([]byte{0xbb}, n)                // mov ebx, n
+	b = append(b, 0xb8, 110, 0, 0, 0, 0x0f, 0x05, 0xff, 0xcb, 0x75, 0xf5) // mov eax, 110; syscall; dec ebx; jnz to the mov
+	return append(b, 0xb8, 231, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05, 0xf4)    // exit_group(0); hlt
+}
+
+// chainCode gives the code of three functions, each of which calls the next one.
+func chainCode() (start, outer, middle []byte) {
 	if runtime.GOARCH == "arm64" {
 		code := func(words ...uint32) (b []byte) {
 			for _, w := range words {
@@ -181,7 +208,7 @@ func chainCode(n uint32) (start, outer, middle, burn []byte) {
 			0xf94003fe, // ldr x30, [sp]
 			0x914007ff, // add sp, sp, #4096
 			ret)
-		return start, outer, middle, burn
+		return start, outer, middle
 	}
 	call := func(over int) []byte { return binary.LittleEndian.AppendUint32([]byte{0xe8}, uint32(over)) }
 	start = append(call(1), 0xf4) // hlt
@@ -189,7 +216,7 @@ func chainCode(n uint32) (start, outer, middle, burn []byte) {
 	outer = slices.Concat([]byte{0x48, 0x83, 0xec, 24}, call(5), []byte{0x48, 0x83, 0xc4, 24, 0xc3})
 	// push %rbx; sub $4096, %rsp; call; add $4096, %rsp; pop %rbx; ret
 	middle = slices.Concat([]byte{0x53, 0x48, 0x81, 0xec, 0, 0x10, 0, 0}, call(9), []byte{0x48, 0x81, 0xc4, 0, 0x10, 0, 0, 0x5b, 0xc3})
-	return start, outer, middle, burn
+	return start, outer, middle
 }
 
 // The file is what it is to be, by another's reading.

@@ -211,6 +211,43 @@ func TestKernelUnwindWays(t *testing.T) {
 	}
 }
 
+// Samples that hit the kernel have the stack that the thread came in with, on all kernels.
+func TestKernelUnwindInKernel(t *testing.T) {
+	livetest.Need(t)
+	path := filepath.Join(t.TempDir(), "chain")
+	writeChainOf(t, path, askerCode(1<<32-1))
+	cmd := exec.Command(path)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // by the signal
+	}()
+	for _, way := range []string{"copy", "table"} {
+		stacks, _ := objects(t, livetest.Run(t, "--json", "-F", fmt.Sprint(slower(997)), "-p", fmt.Sprint(cmd.Process.Pid), "--unwind", way, "1"))
+		in, out := uint64(0), uint64(0)
+		for _, s := range stacks {
+			var names []string
+			for _, f := range s.User {
+				names = append(names, f.Function)
+			}
+			if s.Unwind != "complete" || !slices.Equal(names, []string{"burn_it", "middle", "outer", "_start"}) {
+				t.Errorf("--unwind %s: %d samples are %s: %v in %v", way, s.Count, s.Unwind, names, s.Kernel)
+			}
+			if len(s.Kernel) > 0 {
+				in += s.Count
+			} else {
+				out += s.Count
+			}
+		}
+		t.Logf("%d samples in the kernel, %d not", in, out)
+		if in == 0 {
+			t.Errorf("--unwind %s: no samples in the kernel", way)
+		}
+	}
+}
+
 // What --save-raw keeps of stacks is walked again, and gives the frames that were found.
 func TestKernelUnwindRecorded(t *testing.T) {
 	livetest.NeedFast(t)
