@@ -2,14 +2,21 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/rlimit"
+
+	"github.com/gobcc/gobcc/internal/common/constants"
+	"github.com/gobcc/gobcc/internal/common/events"
 	"github.com/gobcc/gobcc/internal/common/livetest"
 	"github.com/gobcc/gobcc/internal/common/mappings"
 	"github.com/gobcc/gobcc/internal/common/perfevent"
@@ -245,6 +252,71 @@ func TestKernelUnwindInKernel(t *testing.T) {
 		if in == 0 {
 			t.Errorf("--unwind %s: no samples in the kernel", way)
 		}
+	}
+}
+
+// More is not copied than the budget has room for: what is beyond it has the stack by frame
+// pointers, and says so.
+func TestKernelUnwindBudget(t *testing.T) {
+	livetest.Need(t)
+	_ = rlimit.RemoveMemlock() // up to 5.10
+	spec, err := loadBpf()
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := optionsOf(t, "--unwind", "copy", "-e", "page-faults", "-c", "1")
+	const most = 3 * defaultCopyKiB << 10
+	// The budget is of a second. It may begin anew within the test, once.
+	if err := errors.Join(options.prepare(spec), events.Configure(spec, events.DefaultPages),
+		constants.Set(spec, map[string]any{bpfVarCopyBudget: uint64(most)})); err != nil {
+		t.Fatal(err)
+	}
+	for name := range spec.Programs {
+		if name != "sample" {
+			delete(spec.Programs, name)
+		}
+	}
+	coll, err := ebpf.NewCollection(spec)
+	if err != nil {
+		t.Fatalf("%+v", err)
+	}
+	defer coll.Close()
+	reader, err := events.NewReader(coll)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	sampler, err := perfevent.NewSampler(coll.Programs["sample"], options.event, options.rate, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const pages = 10 * faults
+	more, err := touchNewPages(pages)
+	sampler.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := newEngine(newCounter(false))
+	statuses := map[status]uint64{}
+	bytes := 0
+	if err := reader.Drain(e.handle); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range e.samples {
+		if s.Copied != nil {
+			bytes += s.Copied.size()
+		}
+		if int(s.PID) == os.Getpid() {
+			statuses[s.Status]++
+		}
+	}
+	copies := statuses[status(bpfUserStatusUSER_COPIED)]
+	if n := copies + statuses[statusBudget] + statuses[statusNone]; n < pages || statuses[statusBudget] == 0 || copies == 0 {
+		t.Errorf("%v of %d pages and %d more", statuses, pages, more)
+	}
+	// What CPUs copy at the same time may go beyond it.
+	if over := 2 * runtime.NumCPU() * defaultCopyKiB << 10; bytes > 2*most+over {
+		t.Errorf("%d bytes were copied, of %d", bytes, most)
 	}
 }
 
