@@ -36,3 +36,6 @@ func BenchmarkOpenLibc(b *testing.B) {
 func BenchmarkOpenLLVM(b *testing.B) {
 	benchmarkOpen(b, "/usr/lib/llvm-19/lib/libLLVM.so", "/usr/lib/x86_64-linux-gnu/libLLVM-15.so.1")
 }
+
+// The Go program that this test is.
+func BenchmarkOpenGo(b *testing.B) { benchmarkOpen(b, "/proc/self/exe") }

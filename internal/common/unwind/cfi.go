@@ -12,6 +12,7 @@ import (
 // other. It has entries of two kinds: an FDE for each function, with a program of which
 // each step says where something changes, and CIEs with what many of these have in common.
 type section struct {
+	name  string
 	data  []byte
 	addr  uint64
 	debug bool // .debug_frame
@@ -281,14 +282,24 @@ type span struct {
 	cie        int32  // index of unwinder's cies; -1 if from is that of a rule
 }
 
-// functions reads the sections's FDEs. Those that make no sense, or have what is not known
+// Bounds for sections that are made to hurt. Linkers leave a handful of CIEs in .eh_frame,
+// and one for each object in .debug_frame.
+const (
+	maxFunctions = 2 << 20
+	maxCIEs      = 1 << 16
+)
+
+// functions reads the section's FDEs. Those that make no sense, or have what is not known
 // here, are left out: there is no rule for them then.
 func (s *section) functions(f *file) ([]span, error) {
 	known := map[uint64]int32{} // CIEs, by their offsets
-	count := 0
+	count, cies := 0, 0
 	err := s.entries(func(e entry) {
 		if !e.cie {
 			count++
+			return
+		}
+		if cies++; cies > maxCIEs {
 			return
 		}
 		if c := s.parseCIE(f, e); c != nil {
@@ -298,6 +309,9 @@ func (s *section) functions(f *file) ([]span, error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	if cies > maxCIEs || count > maxFunctions {
+		return nil, fmt.Errorf("%w: %s has %d FDEs and %d CIEs", ErrTooLarge, s.name, count, cies)
 	}
 	spans := make([]span, 0, count)
 	last, lastAt := int32(-1), uint64(math.MaxUint64)
@@ -354,7 +368,7 @@ func (s *section) entries(handle func(entry)) error {
 		begin := uint64(c.at)
 		data := c.take(size)
 		if c.bad {
-			return fmt.Errorf("%w: the entry at %#x has %d bytes, which are more than there are", ErrMalformed, e.offset, size)
+			return fmt.Errorf("%w: the entry at %#x of %s has %d bytes, which are more than there are", ErrMalformed, e.offset, s.name, size)
 		}
 		d := cursor{data: data}
 		var id uint64
@@ -372,7 +386,7 @@ func (s *section) entries(handle func(entry)) error {
 			}
 		}
 		if d.bad {
-			return fmt.Errorf("%w: the entry at %#x has only %d bytes", ErrMalformed, e.offset, size)
+			return fmt.Errorf("%w: the entry at %#x of %s has only %d bytes", ErrMalformed, e.offset, s.name, size)
 		}
 		e.at, e.data = begin+uint64(d.at), data[d.at:]
 		handle(e)
@@ -537,6 +551,9 @@ func (x *interpreter) run() {
 	x.emit()
 }
 
+// maxLooks is how often a program is compared with the code that it is of.
+const maxLooks = 1024
+
 // emit hands over the rule that holds from here on.
 func (x *interpreter) emit() {
 	r := x.cie.rule(&x.state)
@@ -552,8 +569,13 @@ func (x *interpreter) emit() {
 // popped reports whether the instruction before is one of amd64 that takes a word off the
 // stack.
 func (x *interpreter) popped() bool {
-	code, err := x.cie.file.bytes(x.pc-1, 1)
-	return err == nil && x.cie.machine.Machine == elf.EM_X86_64 && code[0]&0xf8 == 0x58
+	f := x.cie.file
+	if f.machine.Machine != elf.EM_X86_64 || f.looks >= maxLooks {
+		return false
+	}
+	f.looks++
+	code, err := f.bytes(x.pc-1, 1)
+	return err == nil && code[0]&0xf8 == 0x58
 }
 
 // extended runs an instruction that has all its operands behind it.

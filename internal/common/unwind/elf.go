@@ -23,6 +23,9 @@ var (
 // maxSection is how many bytes of a section are read. That of a browser has 30 MiB.
 const maxSection = 128 << 20
 
+// maxSegments is how many segments of a file may be executable. Most have one.
+const maxSegments = 64
+
 // maxPadding is how many bytes there may be between two functions that are taken for what
 // the first of them was padded with.
 const maxPadding = 15
@@ -35,6 +38,7 @@ type file struct {
 	code    []*elf.Prog // executable segments, in the order of their addresses
 	cies    []*cie
 	rules   []Rule // of spans that have but one
+	looks   int    // at single instructions
 }
 
 // Open makes the table of an ELF file: of its .eh_frame, its .debug_frame where that has
@@ -55,6 +59,9 @@ func Open(r io.ReaderAt) (*Table, error) {
 			f.code = append(f.code, p)
 		}
 	}
+	if len(f.code) > maxSegments {
+		return nil, fmt.Errorf("%w: it has code in %d segments", ErrTooLarge, len(f.code))
+	}
 	slices.SortFunc(f.code, func(a, b *elf.Prog) int { return cmp.Compare(a.Vaddr, b.Vaddr) })
 	spans, err := f.spans()
 	if err != nil {
@@ -65,22 +72,29 @@ func Open(r io.ReaderAt) (*Table, error) {
 
 // spans gives all that is known of, in the order of addresses.
 func (f *file) spans() ([]span, error) {
-	var spans []span
-	eh, err := f.ehFrame()
+	// What one of them tells is right, whatever is wrong with another.
+	var errs []error
+	spans, err := f.goSpans()
 	if err != nil {
-		return nil, fmt.Errorf(".eh_frame: %w", err)
+		errs = append(errs, err)
 	}
-	if spans, err = f.add(spans, eh); err != nil {
-		return nil, fmt.Errorf(".eh_frame: %w", err)
+	sections := []func() (*section, error){f.ehFrame}
+	if len(spans) == 0 { // Go's linker tells debuggers less.
+		sections = append(sections, f.debugFrame)
 	}
-	debug, err := f.debugFrame()
-	if err != nil {
-		return nil, fmt.Errorf(".debug_frame: %w", err)
+	for _, read := range sections {
+		s, err := read()
+		if err == nil {
+			spans, err = f.add(spans, s)
+		}
+		if err != nil {
+			errs = append(errs, err)
+		}
 	}
-	if spans, err = f.add(spans, debug); err != nil {
-		return nil, fmt.Errorf(".debug_frame: %w", err)
+	if len(spans) == 0 && len(errs) > 0 {
+		return nil, errors.Join(errs...)
 	}
-	return spans, nil
+	return f.special(merge(spans, f.stubs())), nil
 }
 
 // add adds what a section tells of that is not yet known.
@@ -90,7 +104,7 @@ func (f *file) add(spans []span, s *section) ([]span, error) {
 	}
 	more, err := s.functions(f)
 	if err != nil {
-		return nil, err
+		return spans, err
 	}
 	return merge(spans, f.order(more)), nil
 }
@@ -142,6 +156,38 @@ func merge(spans, others []span) []span {
 	return append(out, others...)
 }
 
+// over gives all of some spans but what overlaps another one, and that one.
+func over(spans []span, s span) []span {
+	out := make([]span, 0, len(spans)+2)
+	placed := false
+	for _, o := range spans {
+		if o.start < s.start {
+			left := o
+			left.end = min(o.end, s.start)
+			out = append(out, left)
+		}
+		if !placed && o.end > s.start {
+			out = append(out, s)
+			placed = true
+		}
+		// A program can be run from its beginning only.
+		if right := o; o.end > s.end && (o.cie < 0 || o.start >= s.end) {
+			right.start = max(o.start, s.end)
+			out = append(out, right)
+		}
+	}
+	if !placed {
+		out = append(out, s)
+	}
+	return out
+}
+
+// rule gives a number to the rule of a span.
+func (f *file) rule(r Rule) uint32 {
+	f.rules = append(f.rules, r)
+	return uint32(len(f.rules) - 1)
+}
+
 // table makes the table of spans.
 func (f *file) table(spans []span) (*Table, error) {
 	if len(spans) == 0 {
@@ -176,8 +222,8 @@ func (f *file) table(spans []span) (*Table, error) {
 // works in files that have lost their section headers.
 func (f *file) ehFrame() (*section, error) {
 	if s := f.Section(".eh_frame"); s != nil && s.Type != elf.SHT_NOBITS {
-		data, err := f.read(s.Offset, s.FileSize)
-		return &section{data: data, addr: s.Addr}, err
+		data, err := f.read(s.Name, s.Offset, s.FileSize)
+		return &section{name: s.Name, data: data, addr: s.Addr}, err
 	}
 	for _, p := range f.Progs {
 		if p.Type != elf.PT_GNU_EH_FRAME {
@@ -192,13 +238,13 @@ func (f *file) ehFrame() (*section, error) {
 		c.take(2)
 		addr := c.address(encoding, p.Vaddr)
 		if c.bad || version != 1 {
-			return nil, fmt.Errorf("%w: the header that should tell where it is makes no sense", ErrMalformed)
+			return nil, fmt.Errorf("%w: the header that should tell where .eh_frame is makes no sense", ErrMalformed)
 		}
 		for _, p := range f.Progs {
 			if p.Type == elf.PT_LOAD && addr >= p.Vaddr && addr-p.Vaddr < p.Filesz {
 				offset := addr - p.Vaddr
-				data, err := f.read(p.Off+offset, min(p.Filesz-offset, maxSection))
-				return &section{data: untilEnd(data), addr: addr}, err
+				data, err := f.read(".eh_frame", p.Off+offset, min(p.Filesz-offset, maxSection))
+				return &section{name: ".eh_frame", data: untilEnd(data), addr: addr}, err
 			}
 		}
 	}
@@ -227,22 +273,23 @@ func (f *file) debugFrame() (*section, error) {
 		return nil, nil
 	}
 	if s.Flags&elf.SHF_COMPRESSED == 0 {
-		data, err := f.read(s.Offset, s.FileSize)
-		return &section{data: data, debug: true}, err
+		data, err := f.read(s.Name, s.Offset, s.FileSize)
+		return &section{name: s.Name, data: data, debug: true}, err
 	}
 	if s.Size > maxSection {
-		return nil, fmt.Errorf("%w: %d bytes", ErrTooLarge, s.Size)
+		return nil, fmt.Errorf("%w: %s has %d bytes", ErrTooLarge, s.Name, s.Size)
 	}
 	data, err := s.Data()
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+		return nil, fmt.Errorf("%w: read %s: %w", ErrMalformed, s.Name, err)
 	}
-	return &section{data: data, debug: true}, nil
+	return &section{name: s.Name, data: data, debug: true}, nil
 }
 
-func (f *file) read(offset, size uint64) ([]byte, error) {
+// read reads a section.
+func (f *file) read(name string, offset, size uint64) ([]byte, error) {
 	if size > maxSection {
-		return nil, fmt.Errorf("%w: %d bytes", ErrTooLarge, size)
+		return nil, fmt.Errorf("%w: %s has %d bytes", ErrTooLarge, name, size)
 	}
 	data := make([]byte, size)
 	n, err := f.r.ReadAt(data, int64(offset))
@@ -250,20 +297,29 @@ func (f *file) read(offset, size uint64) ([]byte, error) {
 		return data, nil
 	}
 	if errors.Is(err, io.EOF) {
-		err = fmt.Errorf("%w: the file ends in it", ErrMalformed)
+		return nil, fmt.Errorf("%w: the file ends before %s does", ErrMalformed, name)
 	}
-	return nil, err
+	return nil, fmt.Errorf("read %s: %w", name, err)
 }
 
-// bytes reads what the file has for an address, up to so many bytes.
+// bytes reads the code at an address, up to so many bytes.
 func (f *file) bytes(addr uint64, n uint64) ([]byte, error) {
 	for _, p := range f.code {
 		if addr >= p.Vaddr && addr-p.Vaddr < p.Filesz {
-			offset := addr - p.Vaddr
-			code := make([]byte, min(n, p.Filesz-offset))
-			_, err := f.r.ReadAt(code, int64(p.Off+offset))
-			return code, err
+			code := make([]byte, min(n, p.Filesz-(addr-p.Vaddr)))
+			return code, f.readCode(code, addr)
 		}
 	}
 	return nil, io.ErrUnexpectedEOF
+}
+
+// readCode reads all of the code at an address that there is room for.
+func (f *file) readCode(code []byte, addr uint64) error {
+	for _, p := range f.code {
+		if addr >= p.Vaddr && addr-p.Vaddr <= p.Filesz && p.Filesz-(addr-p.Vaddr) >= uint64(len(code)) {
+			_, err := f.r.ReadAt(code, int64(p.Off+addr-p.Vaddr))
+			return err
+		}
+	}
+	return io.ErrUnexpectedEOF
 }

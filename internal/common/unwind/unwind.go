@@ -52,6 +52,10 @@ const (
 // Flags are what else is to be known of a frame.
 type Flags uint8
 
+// Elsewhere is that of a function which goes on with another stack: its base is that of where
+// it was called, and may be anywhere.
+const Elsewhere Flags = 1
+
 // A Status is how a walk ended. The numbers are those of enum unwind_status in
 // unwind.bpf.h.
 type Status uint8
