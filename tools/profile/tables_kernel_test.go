@@ -82,7 +82,7 @@ func TestKernelTables(t *testing.T) {
 func TestKernelTablesAtOnce(t *testing.T) {
 	livetest.Need(t)
 	path := filepath.Join(t.TempDir(), "chain")
-	writeChain(t, path, 4*spinsHere())
+	writeChain(t, path, 8*spinsHere())
 	checkChain(t, "--", path)
 }
 
@@ -109,9 +109,10 @@ func checkChain(t *testing.T, args ...string) {
 	}
 }
 
-// verified is how many instructions the kernel's verifier went through when the walk was last
-// made larger with open eyes, of all kernels that were asked: it tells since 5.16.
-const verified = 10500
+// verified is how many instructions the kernel's verifier went through when the program was
+// last made larger with open eyes: 11,347 on 6.1, 9,416 on 6.12, 10,378 on 6.18 and 9,636 on
+// 7.3. Kernels before 5.16 don't tell.
+const verified = 11_400
 
 // The walk stays as cheap to verify as it was, on every kernel.
 func TestKernelTablesVerified(t *testing.T) {

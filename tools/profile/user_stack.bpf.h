@@ -169,6 +169,15 @@ __noinline int copy_step(void)
 	return 0;
 }
 
+__noinline int copy_steps(void)
+{
+	for (int i = 0; i < MAX_COPY_SIZE / COPY_STEP + 1; i++) {
+		if (copy_step())
+			break;
+	}
+	return 0;
+}
+
 /*
  * Copies the stack behind what is in the record already, and gives the address of the first byte. That of
  * the first thread ends behind the environment.
@@ -187,10 +196,7 @@ static __always_inline __u64 copy_stack(struct copy_record *r, __u64 sp)
 	r->end = r->at;
 	if (sp >= USER_ADDRESSES || sp < RED_ZONE)
 		return start;
-	for (int i = 0; i < MAX_COPY_SIZE / COPY_STEP + 1; i++) {
-		if (copy_step())
-			break;
-	}
+	copy_steps();
 	r->at = r->end;
 	return start;
 }
@@ -237,6 +243,15 @@ __noinline int context_step(void)
 	return 0;
 }
 
+__noinline int context_steps(void)
+{
+	for (int i = 0; i < CONTEXTS; i++) {
+		if (context_step())
+			break;
+	}
+	return 0;
+}
+
 /* Gives the stack pointer that a signal interrupted, if its handler is on the stack for signals; else 0. */
 static __always_inline __u64 interrupted_sp(struct copy_record *r, __u64 sp)
 {
@@ -248,10 +263,7 @@ static __always_inline __u64 interrupted_sp(struct copy_record *r, __u64 sp)
 		return 0;
 	r->interrupted = 0;
 	r->context = FIRST_CONTEXT(r->signal_stack + r->signal_size);
-	for (int i = 0; i < CONTEXTS; i++) {
-		if (context_step())
-			break;
-	}
+	context_steps();
 	return r->interrupted;
 }
 
