@@ -186,7 +186,7 @@ func TestKernelUnwindLeafs(t *testing.T) {
 func TestKernelUnwindWays(t *testing.T) {
 	livetest.Need(t)
 	path := filepath.Join(t.TempDir(), "burner")
-	writeBurner(t, path, "burn_it", true, spinsHere())
+	writeBurner(t, path, "burn_it", true, 10*spinsHere())
 	for way, want := range map[string][]string{
 		"fp": {"frame-pointers"}, "off": {"leaf"},
 		// A burner has no table. Its registers are 0 where they are not used, so that its frame
