@@ -37,6 +37,8 @@ enum user_status {
 const volatile bool by_tables = false;
 const volatile bool copy_stacks = false;
 const volatile bool leaf_only = false;
+/* For a test: with copy_stacks, all are walked by tables and copied as well. */
+const volatile bool walk_and_copy = false;
 
 /* How many bytes of a stack are copied, and how many may be in about a second (2^30 ns), of all CPUs. */
 const volatile __u32 copy_size = 16 * 1024;
@@ -308,7 +310,7 @@ static __always_inline __u32 table_stack(const struct user_registers *regs, __u6
 		return 0;
 	bpf_probe_read_kernel(frames, n * sizeof(*frames), w->frame);
 	e->user_status = user_status_of(w->status);
-	if (copy_stacks && copy_helps(w) && may_copy(e->time_ns)) {
+	if (copy_stacks && !walk_and_copy && copy_helps(w) && may_copy(e->time_ns)) {
 		e->user_status = USER_COPIED;
 		return 0;
 	}
