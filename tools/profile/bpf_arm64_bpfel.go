@@ -46,7 +46,7 @@ type bpfEvent struct {
 	CgroupId     uint64
 	Comm         [16]uint8
 	InSyscall    uint32
-	Unused       uint32
+	WalkStatus   uint32
 	MappedNs     uint64
 }
 
@@ -148,6 +148,7 @@ const (
 	bpfVarSeedA             = "seed_a"
 	bpfVarSeedB             = "seed_b"
 	bpfVarTypes             = "types"
+	bpfVarWalkAndCopy       = "walk_and_copy"
 	bpfVarWantIdle          = "want_idle"
 	bpfVarWantKernel        = "want_kernel"
 	bpfVarWantUser          = "want_user"
@@ -256,6 +257,7 @@ type bpfVariableSpecs struct {
 	SeedA             *ebpf.VariableSpec `ebpf:"seed_a"`
 	SeedB             *ebpf.VariableSpec `ebpf:"seed_b"`
 	Types             *ebpf.VariableSpec `ebpf:"types"`
+	WalkAndCopy       *ebpf.VariableSpec `ebpf:"walk_and_copy"`
 	WantIdle          *ebpf.VariableSpec `ebpf:"want_idle"`
 	WantKernel        *ebpf.VariableSpec `ebpf:"want_kernel"`
 	WantUser          *ebpf.VariableSpec `ebpf:"want_user"`
@@ -354,6 +356,7 @@ type bpfVariables struct {
 	SeedA             *ebpf.Variable `ebpf:"seed_a"`
 	SeedB             *ebpf.Variable `ebpf:"seed_b"`
 	Types             *ebpf.Variable `ebpf:"types"`
+	WalkAndCopy       *ebpf.Variable `ebpf:"walk_and_copy"`
 	WantIdle          *ebpf.Variable `ebpf:"want_idle"`
 	WantKernel        *ebpf.Variable `ebpf:"want_kernel"`
 	WantUser          *ebpf.Variable `ebpf:"want_user"`

@@ -41,8 +41,8 @@ struct event {
 	__u32 pid, tid;
 	__u64 cgroup_id;
 	__u8 comm[TASK_COMM_LEN];
-	__u32 in_syscall; /* the user stack's leaf is behind the instruction that made the call */
-	__u32 unused;
+	__u32 in_syscall;  /* the user stack's leaf is behind the instruction that made the call */
+	__u32 walk_status; /* only with walk_and_copy: what user_status would be else */
 	__u64 mapped_ns; /* when what is mapped last changed, as far as a walk by tables knew; else 0 */
 };
 
@@ -291,6 +291,14 @@ int sample(struct bpf_perf_event_data *ctx)
 		frames += e->user_frames;
 	}
 	e->in_syscall = regs.in_syscall;
+	e->walk_status = 0;
+	if (walk_and_copy && e->user_frames && frames <= MAX_KERNEL_FRAMES) {
+		/* The frames of both are those of user space. */
+		e->walk_status = e->user_status;
+		e->user_status = USER_COPIED;
+		e->kernel_frames = frames;
+		e->user_frames = 0;
+	}
 	if (copy_stacks && e->user_status == USER_COPIED) {
 		send_copy(r, &regs);
 		return 0;

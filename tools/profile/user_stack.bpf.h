@@ -37,6 +37,8 @@ enum user_status {
 const volatile bool by_tables = false;
 const volatile bool copy_stacks = false;
 const volatile bool leaf_only = false;
+/* For a test: with copy_stacks, all are walked by tables and copied as well. */
+const volatile bool walk_and_copy = false;
 
 /* How many bytes of a stack are copied, and how many may be in about a second (2^30 ns), of all CPUs. */
 const volatile __u32 copy_size = 16 * 1024;
@@ -169,6 +171,15 @@ __noinline int copy_step(void)
 	return 0;
 }
 
+__noinline int copy_steps(void)
+{
+	for (int i = 0; i < MAX_COPY_SIZE / COPY_STEP + 1; i++) {
+		if (copy_step())
+			break;
+	}
+	return 0;
+}
+
 /*
  * Copies the stack behind what is in the record already, and gives the address of the first byte. That of
  * the first thread ends behind the environment.
@@ -187,10 +198,7 @@ static __always_inline __u64 copy_stack(struct copy_record *r, __u64 sp)
 	r->end = r->at;
 	if (sp >= USER_ADDRESSES || sp < RED_ZONE)
 		return start;
-	for (int i = 0; i < MAX_COPY_SIZE / COPY_STEP + 1; i++) {
-		if (copy_step())
-			break;
-	}
+	copy_steps();
 	r->at = r->end;
 	return start;
 }
@@ -219,26 +227,29 @@ struct signal_context {
 #define CONTEXTS 1024
 #endif
 
-/* The verifier goes through each round of a loop: so there are two, of which it sees one but once. */
-#define CONTEXTS_A_STEP 16
-
-/* Looks for the context at some places. Gives 1 at the end. */
+/* Looks for the context at one place. Gives 1 at the end. */
 __noinline int context_step(void)
 {
 	struct copy_record *r = copy_record();
 	struct signal_context context;
 
-	if (!r)
+	if (!r || bpf_probe_read_user(&context, sizeof(context), (void *)r->context))
 		return 1;
-	for (int i = 0; i < CONTEXTS_A_STEP; i++, r->context -= CONTEXT_STEP) {
-		if (bpf_probe_read_user(&context, sizeof(context), (void *)r->context))
-			return 1;
-		if (context.stack != r->signal_stack || context.stack_size != r->signal_size)
-			continue;
+	if (context.stack == r->signal_stack && context.stack_size == r->signal_size) {
 		if (bpf_probe_read_user(&r->interrupted, sizeof(r->interrupted),
 					(void *)(r->context + CONTEXT_SP)))
 			r->interrupted = 0;
 		return 1;
+	}
+	r->context -= CONTEXT_STEP;
+	return 0;
+}
+
+__noinline int context_steps(void)
+{
+	for (int i = 0; i < CONTEXTS; i++) {
+		if (context_step())
+			break;
 	}
 	return 0;
 }
@@ -254,10 +265,7 @@ static __always_inline __u64 interrupted_sp(struct copy_record *r, __u64 sp)
 		return 0;
 	r->interrupted = 0;
 	r->context = FIRST_CONTEXT(r->signal_stack + r->signal_size);
-	for (int i = 0; i < CONTEXTS / CONTEXTS_A_STEP; i++) {
-		if (context_step())
-			break;
-	}
+	context_steps();
 	return r->interrupted;
 }
 
@@ -302,7 +310,7 @@ static __always_inline __u32 table_stack(const struct user_registers *regs, __u6
 		return 0;
 	bpf_probe_read_kernel(frames, n * sizeof(*frames), w->frame);
 	e->user_status = user_status_of(w->status);
-	if (copy_stacks && copy_helps(w) && may_copy(e->time_ns)) {
+	if (copy_stacks && !walk_and_copy && copy_helps(w) && may_copy(e->time_ns)) {
 		e->user_status = USER_COPIED;
 		return 0;
 	}

@@ -101,13 +101,13 @@ type Kernel struct {
 	freeRules   []uint16
 	limboRules  []uint16
 
-	lists   map[uint32]list
+	lists   map[uint32]processList
 	tables  map[*Loaded]bool
 	clock   uint64 // of uses
 	counted Counts
 }
 
-type list struct {
+type processList struct {
 	extent
 	tables []*Loaded
 }
@@ -174,7 +174,7 @@ func partsOf(memory uint64) parts {
 
 // OpenKernel takes the maps of a loaded object. find gives a map by its name.
 func OpenKernel(find func(name string) *ebpf.Map) (*Kernel, error) {
-	k := &Kernel{lists: map[uint32]list{}, tables: map[*Loaded]bool{}, ruleNumbers: map[Rule]uint16{{}: 0}}
+	k := &Kernel{lists: map[uint32]processList{}, tables: map[*Loaded]bool{}, ruleNumbers: map[Rule]uint16{{}: 0}}
 	for _, name := range []string{shardsMap, pagesMap, rulesMap, mappingsMap, processesMap} {
 		if find(name) == nil {
 			return nil, fmt.Errorf("the map %s is not loaded", name)
@@ -525,7 +525,7 @@ func (k *Kernel) Map(pid uint32, changed uint64, areas []Area) (bool, error) {
 	defer k.mu.Unlock()
 	complete := true
 	var mappings []kernelMapping
-	next := list{}
+	next := processList{}
 	for _, a := range areas {
 		if a.Table != nil && a.Table.gone {
 			complete, a.Table, a.Without = false, nil, Pending

@@ -192,8 +192,9 @@ func (f *frame) follow(r Rule) Status {
 		return Fault
 	}
 	// A leaf of arm64 may have nothing on the stack. A function that goes to another stack
-	// says so by a rule that reads where it was before.
-	if r.Cfa != SPDeref && r.Cfa != FPDeref && (base < f.SP || base == f.SP && r.Ra != Same) {
+	// says so, or has a rule that reads where it was before.
+	elsewhere := r.Flags&Elsewhere != 0 || r.Cfa == SPDeref || r.Cfa == FPDeref
+	if !elsewhere && (base < f.SP || base == f.SP && r.Ra != Same) {
 		return Broken
 	}
 	next := f.Registers

@@ -128,6 +128,10 @@ func TestWalk(t *testing.T) {
 			Registers{IP: at(0), SP: stack}, 9, []uint64{at(0), at(1)}, Complete,
 		},
 		{
+			"to another stack", made{x86, []area{fn(0, ruled(Rule{Cfa: FP, Offset: 16, Ra: AtCFA, RaOffset: -1, Flags: Elsewhere})), fn(1, root)}, nil, Memory{words(stack-0x100, 0, at(1))}},
+			Registers{IP: at(0), SP: stack, FP: stack - 0x100}, 9, []uint64{at(0), at(1)}, Complete,
+		},
+		{
 			"signal on another stack", made{x86, []area{{text + 0xff, text + 0x200, ruled(Rule{Cfa: Signal, Offset: 40})}, fn(0, frame8), fn(2, ruled(Rule{Cfa: FP, Offset: 16, Fp: AtCFA, FpOffset: -2, Ra: AtCFA, RaOffset: -1})), fn(3, root)}, nil,
 				Memory{words(stack, append(append([]uint64{text + 0x100, 0, 0, 0, 0, 0}, make([]uint64, 10)...), stack-0x10, 0, 0, 0, 0, stack-0x20, text+0x200)...), words(stack-0x20, 5, 5, 0, at(3))}},
 			Registers{IP: at(0), SP: stack}, 9, []uint64{at(0), text + 0x100, text + 0x200, at(3)}, Complete,
@@ -273,4 +277,16 @@ func FuzzWalk(f *testing.F) {
 			t.Errorf("%d frames, status %d", len(got), status)
 		}
 	})
+}
+
+func BenchmarkWalk(b *testing.B) {
+	m := made{machine: elf.EM_X86_64, code: []area{fn(0, frame8), fn(1, root)}}
+	list := slices.Repeat([]uint64{at(0)}, 31)
+	m.memory = Memory{words(stack, append(list, at(1))...)}
+	w := Walker{Machine: m.machine, Find: m.find}
+	var frames []uint64
+	for b.Loop() {
+		frames, _ = w.Walk(frames[:0], Registers{IP: at(0), SP: stack}, m.memory, 256)
+	}
+	b.ReportMetric(float64(len(frames)), "frames")
 }
