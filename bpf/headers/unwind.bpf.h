@@ -30,6 +30,8 @@ enum unwind_saved {
 	UNWIND_AT_FP,
 };
 
+#define UNWIND_ELSEWHERE 1 /* of flags */
+
 enum unwind_status {
 	UNWIND_COMPLETE,
 	UNWIND_GUESSED,
@@ -385,7 +387,7 @@ __noinline int unwind_step(void)
 	struct unwind_walk *w = unwind_walk();
 	__u64 cfa, ip, fp, add = 0;
 	struct unwind_rule *rule;
-	bool deref = false;
+	bool deref = false, elsewhere;
 	__u32 key;
 
 	if (!w)
@@ -435,10 +437,11 @@ __noinline int unwind_step(void)
 		cfa += rule->add;
 	}
 	/*
-	 * A leaf of arm64 may have nothing on the stack. A function that goes to another stack says so by a
+	 * A leaf of arm64 may have nothing on the stack. A function that goes to another stack says so, or has a
 	 * rule that reads where it was before.
 	 */
-	if (!deref && (cfa < w->regs.sp || (cfa == w->regs.sp && rule->ra != UNWIND_SAME)))
+	elsewhere = deref || rule->flags & UNWIND_ELSEWHERE;
+	if (!elsewhere && (cfa < w->regs.sp || (cfa == w->regs.sp && rule->ra != UNWIND_SAME)))
 		return unwind_end(w, UNWIND_BROKEN);
 	if (rule->ra == UNWIND_AT_CFA) {
 		if (!unwind_read(&ip, sizeof(ip), cfa + 8 * rule->ra_offset))
