@@ -287,3 +287,56 @@ func TestKernelTableAgrees(t *testing.T) {
 		t.Errorf("%d samples were compared: %v", c.compared, c.ended)
 	}
 }
+
+// Libraries that come and go at one place are never walked by each other's tables: what the
+// kernel knew too late is copied, or cut.
+func TestKernelTableReloads(t *testing.T) {
+	livetest.NeedFast(t)
+	dir := t.TempDir()
+	build := func(args ...string) {
+		t.Helper()
+		args = append(args, "-w", "-O2", "-fomit-frame-pointer")
+		if out, err := exec.Command("gcc", args...).CombinedOutput(); err != nil {
+			t.Fatalf("gcc %q: %v\n%s", args, err, out)
+		}
+	}
+	build("-o", dir+"/reload", "testdata/reload.c")
+	libraries := []string{dir + "/small.so", dir + "/large.so"}
+	// Some 20 ms each, less than the tool waits between two looks.
+	for i, size := range []string{"100", "3000"} {
+		build("-shared", "-fPIC", "-DSPINS=10000000", "-DNAME=inner_"+size, "-DSIZE="+size, "-o", libraries[i], "testdata/reloaded.c")
+	}
+	cmd := exec.Command(dir+"/reload", libraries...)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // by the signal
+	}()
+	for _, way := range []string{"table", "auto"} {
+		stacks, _ := objects(t, livetest.Run(t, "--json", "-U", "-F", "499", "--unwind", way, "-p", fmt.Sprint(cmd.Process.Pid), "2"))
+		inside := map[string]uint64{}
+		for _, s := range stacks {
+			if len(s.User) == 0 || !strings.HasPrefix(s.User[0].Function, "inner_") {
+				continue
+			}
+			inside[s.Unwind] += s.Count
+			var names []string
+			for _, f := range s.User {
+				names = append(names, f.Function)
+			}
+			want := []string{s.User[0].Function, "enter", "main"}
+			if size, _ := strings.CutPrefix(s.User[0].Function, "inner_"); len(names) > 1 && (s.User[0].File != s.User[1].File || size == "") {
+				t.Errorf("--unwind %s: %d are called from another library: %v", way, s.Count, s.User)
+			}
+			if n := min(len(want), len(names)); !slices.Equal(names[:n], want[:n]) || s.Unwind == "complete" && len(names) < 5 {
+				t.Errorf("--unwind %s: %d are %s: %v", way, s.Count, s.Unwind, names)
+			}
+		}
+		t.Logf("--unwind %s: %v", way, inside)
+		if inside["complete"] < 23 {
+			t.Errorf("--unwind %s: %v", way, inside)
+		}
+	}
+}
