@@ -184,7 +184,7 @@ func (e *engine) copied(record []byte) (*copied, error) {
 	}
 	r := head.Regs
 	c := &copied{Registers: unwind.Registers{IP: r.Ip, SP: r.Sp, FP: r.Fp, LR: r.Lr, Syscall: r.InSyscall != 0}}
-	c.Cut = max(head.Size, head.InterruptedSize) >= e.copySize
+	c.Most = uint64(e.copySize)
 	if e.copies+size <= copiesMemory {
 		bytes := bytes.Clone(rest[:size])
 		c.add(head.Start, bytes[:first], head.Holes)

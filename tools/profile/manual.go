@@ -90,9 +90,10 @@ The kernel cuts its own stacks at kernel.perf_event_max_stack frames (127), and 
 user space where they are found by frame pointers, whatever --max-user-depth says.
 
 A copy of a stack has 16 KiB (--unwind-copy), and of all CPUs no more than 8 MiB are copied
-a second, with --unwind copy 128 MiB: beyond that stacks are by frame pointers. A handler
-of signals on a stack of its own hides what it interrupted in a copy if it was
-set up with SS_AUTODISARM. 32-bit programs have other tables: they are by frame pointers.
+a second, with --unwind copy 128 MiB: beyond that stacks are by frame pointers. A copy is
+of one stack: it ends where Go's runtime goes from its own to a goroutine's; that of a
+handler of signals is copied with what it interrupted, but not with SS_AUTODISARM. 32-bit
+programs have other tables: they are by frame pointers.
 
 In a container with a pid namespace of its own, processes outside of it have the pid 0,
 and no names but their comm: nothing tells what they have mapped.

@@ -296,7 +296,7 @@ func (c *codec) sampled(s *sample) {
 		c.uint(n)
 	}
 	c.bool(&r.Syscall)
-	c.bool(&s.Copied.Cut)
+	c.uint(&s.Copied.Most)
 	items(c, (*[]unwind.Piece)(&s.Copied.Memory), rawPieces, func(p *unwind.Piece) {
 		c.uint(&p.Start)
 		text := string(p.Bytes)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -19,7 +20,12 @@ import (
 type copied struct {
 	Registers unwind.Registers
 	Memory    unwind.Memory
-	Cut       bool // as much was copied as may be, so that there may be more
+	Most      uint64 // bytes of each stack that were to be copied
+}
+
+// reaches reports whether an address is where it was tried to copy.
+func (c *copied) reaches(addr uint64) bool {
+	return slices.ContainsFunc(c.Memory, func(p unwind.Piece) bool { return addr-p.Start < c.Most })
 }
 
 // add adds a copy of a stack. Holes has a bit for each page that could not be read, the
@@ -99,7 +105,7 @@ func (u *unwinder) walk(owner *mappings.Process, c *copied) (frames []uint64, s 
 	if u.waiting != nil {
 		return nil, statusNone, false
 	}
-	if end == unwind.Fault && c.Cut {
+	if end == unwind.Fault && len(c.Memory) > 0 && !c.reaches(u.walker.Missing) {
 		return frames, statusCopyEnd, true
 	}
 	return frames, walked[end], true

@@ -314,12 +314,12 @@ func (s *section) functions(f *file) ([]span, error) {
 		return nil, fmt.Errorf("%w: %s has %d FDEs and %d CIEs", ErrTooLarge, s.name, count, cies)
 	}
 	spans := make([]span, 0, count)
-	last, lastAt := int32(-1), uint64(math.MaxUint64)
+	last, lastAt := int32(-1), uint64(0)
 	err = s.entries(func(e entry) {
 		if e.cie {
 			return
 		}
-		if e.parent != lastAt {
+		if last < 0 || e.parent != lastAt {
 			i, ok := known[e.parent]
 			if !ok {
 				return

@@ -495,6 +495,11 @@ func TestHostile(t *testing.T) {
 		{"an entry that is too short", frames(func(w *writer) { w.Write([]byte{2, 0, 0, 0, 0, 0}) }), ErrMalformed},
 		{"an FDE that is its own CIE", frames(func(w *writer) { w.Write([]byte{8, 0, 0, 0, 4, 0, 0, 0, 1, 2, 3, 4}) }), ErrNoFrames},
 		{"a CIE before all", frames(func(w *writer) { w.Write([]byte{8, 0, 0, 0, 0xff, 0xff, 0, 0, 1, 2, 3, 4}) }), ErrNoFrames},
+		{"a CIE one byte before all", frames(func(w *writer) {
+			absolute(w)
+			w.cie = -1
+			w.addFDE(codeAt, 16)
+		}), ErrNoFrames},
 		{"a CIE in the middle of another", frames(func(w *writer) {
 			absolute(w)
 			w.cie += 4

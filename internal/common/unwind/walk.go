@@ -62,6 +62,8 @@ type Walker struct {
 	Find func(addr uint64) Code
 	// Text reads the process's code, and reports whether it could be read; it may be nil.
 	Text func(addr uint64, code []byte) bool
+	// Missing is what a walk that ended with Fault could not read.
+	Missing uint64
 }
 
 const (
@@ -282,10 +284,13 @@ func (f *frame) guess(code Code, end Status) Status {
 }
 
 func (f *frame) read(addr uint64) (uint64, bool) {
-	if addr >= f.endOfUser() {
-		return 0, false
+	if addr < f.endOfUser() {
+		if word, ok := f.memory.word(addr); ok {
+			return word, true
+		}
 	}
-	return f.memory.word(addr)
+	f.Missing = addr
+	return 0, false
 }
 
 // CPython's trampolines, with which its functions show in stacks (-X perf, 3.12 and later),
