@@ -561,7 +561,7 @@ func (x *interpreter) emit() {
 		// The function has taken its return address off the stack, as vfork does since
 		// its child goes on with the same one. It still is where it was, or what the
 		// child's last call left there, which returns into the same function.
-		r = Rule{Cfa: SP, Ra: AtCFA, RaOffset: -1}
+		r = Rule{Cfa: SP, Ra: AtCFA, RaOffset: -1, Flags: Elsewhere}
 	}
 	x.row(x.pc, r)
 }

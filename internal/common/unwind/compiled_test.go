@@ -183,7 +183,7 @@ root:	.cfi_startproc
 	nop
 	.cfi_endproc
 `, "-static", "-Wl,--no-rosegment")
-	popped := Rule{Cfa: SP, Ra: AtCFA, RaOffset: -1}
+	popped := Rule{Cfa: SP, Ra: AtCFA, RaOffset: -1, Flags: Elsewhere}
 	signal := Rule{Cfa: Signal, Offset: 40}
 	rulesAt(t, path, map[string]Rule{
 		"_start": {Cfa: End}, "behind-1": {Cfa: End}, "behind": {}, "begin-1": {}, "begin": called,

@@ -304,7 +304,7 @@ func (r interpreted) allows(got Rule, amd64, signal bool) bool {
 	}
 	if said := r.values[ra]; amd64 && !strings.HasPrefix(said, "c") {
 		if n == 0 && known == SP { // vfork
-			return got.Cfa == SP && got.Offset == 0 && got.Ra == AtCFA && got.RaOffset == -1
+			return got.Cfa == SP && got.Offset == 0 && got.Ra == AtCFA && got.RaOffset == -1 && got.Flags == Elsewhere
 		}
 		return got == Rule{}
 	}

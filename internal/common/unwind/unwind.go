@@ -52,8 +52,9 @@ const (
 // Flags are what else is to be known of a frame.
 type Flags uint8
 
-// Elsewhere is that of a function which goes on with another stack: its base is that of where
-// it was called, and may be anywhere.
+// Elsewhere is that of a frame whose base need not be above the stack pointer: of a function
+// which goes on with another stack than it was called on, or which has taken its return
+// address off the stack.
 const Elsewhere Flags = 1
 
 // A Status is how a walk ended. The numbers are those of enum unwind_status in
