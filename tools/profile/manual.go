@@ -90,10 +90,17 @@ The kernel cuts its own stacks at kernel.perf_event_max_stack frames (127), and 
 user space where they are found by frame pointers, whatever --max-user-depth says.
 
 A copy of a stack has 16 KiB (--unwind-copy), and of all CPUs no more than 8 MiB are copied
-a second, with --unwind copy 128 MiB: beyond that stacks are by frame pointers. A copy is
+a second, with --unwind copy 128 MiB: beyond that stacks are cut where the kernel's walk
+ended, or by frame pointers with --unwind copy. A copy is
 of one stack: it ends where Go's runtime goes from its own to a goroutine's; that of a
 handler of signals is copied with what it interrupted, but not with SS_AUTODISARM. 32-bit
 programs have other tables: they are by frame pointers.
+
+The kernel's tables take 64 MiB at most (--unwind-memory), and what all programs of a
+distribution have fits in. Those of programs that have ended make room for others; what
+there is no room for is copied, and said at the end. The kernel learns within 50 ms what
+a process has mapped anew. If that took the place of something else, stacks that it walked by
+the wrong table until then are cut where they went into it.
 
 In a container with a pid namespace of its own, processes outside of it have the pid 0,
 and no names but their comm: nothing tells what they have mapped.

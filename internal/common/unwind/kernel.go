@@ -623,7 +623,7 @@ func (a Area) appendTo(to []kernelMapping, pid uint32) []kernelMapping {
 	none.Start, none.End = a.Start, first
 	to = none.appendTo(to, pid)
 	if first < last {
-		to = append(to, kernelMapping{first, last, start, uint32(t.pages.at), pid})
+		to = append(to, kernelMapping{first, last, start, t.pages.at, pid})
 	}
 	none.Start, none.End = last, a.End
 	return none.appendTo(to, pid)
