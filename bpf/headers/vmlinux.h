@@ -57,6 +57,7 @@ enum {
 
 enum {
 	BPF_F_NO_PREALLOC = 1,
+	BPF_F_MMAPABLE = 1024,
 };
 
 enum {
@@ -126,7 +127,7 @@ struct sockaddr_in6 {
 
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {
-	unsigned long bp, bx, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, sp;
+	unsigned long bp, bx, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, cs, sp;
 };
 #elif defined(__TARGET_ARCH_arm64)
 struct user_pt_regs {
@@ -140,6 +141,7 @@ struct pt_regs {
 	__u64 regs[31];
 	__u64 sp;
 	__u64 pc;
+	__u64 pstate;
 	__u64 orig_x0;
 	__s32 syscallno;
 };
@@ -302,6 +304,7 @@ struct task_struct {
 	unsigned int sessionid;
 	u64 self_exec_id;
 	char comm[TASK_COMM_LEN];
+	unsigned long sas_ss_sp, sas_ss_size; /* of sigaltstack(2) */
 	struct fs_struct *fs;
 	struct files_struct *files;
 	struct nsproxy *nsproxy;

@@ -13,6 +13,24 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type bpfCopy struct {
+	_    structs.HostLayout
+	Regs struct {
+		_         structs.HostLayout
+		Ip        uint64
+		Sp        uint64
+		Fp        uint64
+		Lr        uint64
+		InSyscall uint64
+	}
+	Start            uint64
+	InterruptedStart uint64
+	Size             uint32
+	InterruptedSize  uint32
+	Holes            uint32
+	InterruptedHoles uint32
+}
+
 type bpfEvent struct {
 	_            structs.HostLayout
 	TimeNs       uint64
@@ -28,6 +46,9 @@ type bpfEvent struct {
 	Tid          uint32
 	CgroupId     uint64
 	Comm         [16]uint8
+	InSyscall    uint32
+	WalkStatus   uint32
+	MappedNs     uint64
 }
 
 type bpfFate uint32
@@ -63,6 +84,17 @@ const (
 	bpfUserStatusUSER_FRAME_POINTERS bpfUserStatus = 1
 	bpfUserStatusUSER_DEPTH          bpfUserStatus = 2
 	bpfUserStatusUSER_FAULT          bpfUserStatus = 3
+	bpfUserStatusUSER_COMPLETE       bpfUserStatus = 4
+	bpfUserStatusUSER_GUESSED        bpfUserStatus = 5
+	bpfUserStatusUSER_NO_MAPPING     bpfUserStatus = 6
+	bpfUserStatusUSER_NO_TABLE       bpfUserStatus = 7
+	bpfUserStatusUSER_NO_RULE        bpfUserStatus = 8
+	bpfUserStatusUSER_BROKEN         bpfUserStatus = 9
+	bpfUserStatusUSER_32BIT          bpfUserStatus = 10
+	bpfUserStatusUSER_LEAF           bpfUserStatus = 11
+	bpfUserStatusUSER_BUDGET         bpfUserStatus = 12
+	bpfUserStatusUSER_COPY_END       bpfUserStatus = 13
+	bpfUserStatusUSER_COPIED         bpfUserStatus = 14
 )
 
 // Names of all BPF objects in the ELF.
@@ -71,6 +103,8 @@ const (
 const (
 	bpfMapCgroupMap         = "cgroup_map"
 	bpfMapCgroups           = "cgroups"
+	bpfMapCopiesSpent       = "copies_spent"
+	bpfMapCopyRecords       = "copy_records"
 	bpfMapEvents            = "events"
 	bpfMapFates             = "fates"
 	bpfMapLost              = "lost"
@@ -79,11 +113,21 @@ const (
 	bpfMapRecords           = "records"
 	bpfMapSeen              = "seen"
 	bpfMapTids              = "tids"
+	bpfMapUnwindMappings    = "unwind_mappings"
+	bpfMapUnwindPages       = "unwind_pages"
+	bpfMapUnwindProcesses   = "unwind_processes"
+	bpfMapUnwindRules       = "unwind_rules"
+	bpfMapUnwindShards      = "unwind_shards"
+	bpfMapUnwindWalks       = "unwind_walks"
 	bpfProgFollowExitRaw    = "follow_exit_raw"
 	bpfProgFollowExitTp     = "follow_exit_tp"
 	bpfProgFollowForkRaw    = "follow_fork_raw"
 	bpfProgFollowForkTp     = "follow_fork_tp"
 	bpfProgSample           = "sample"
+	bpfVarByTables          = "by_tables"
+	bpfVarCopyBudget        = "copy_budget"
+	bpfVarCopySize          = "copy_size"
+	bpfVarCopyStacks        = "copy_stacks"
 	bpfVarFilterCgroupMap   = "filter_cgroup_map"
 	bpfVarFilterCgroups     = "filter_cgroups"
 	bpfVarFilterComm        = "filter_comm"
@@ -97,12 +141,16 @@ const (
 	bpfVarFilterUid         = "filter_uid"
 	bpfVarFilterUidValue    = "filter_uid_value"
 	bpfVarFindRepeats       = "find_repeats"
+	bpfVarKernelHasBtf      = "kernel_has_btf"
+	bpfVarLeafOnly          = "leaf_only"
+	bpfVarMaxTableFrames    = "max_table_frames"
 	bpfVarMaxUserFrames     = "max_user_frames"
 	bpfVarPidNamespaceInode = "pid_namespace_inode"
 	bpfVarRingWakeupShift   = "ring_wakeup_shift"
 	bpfVarSeedA             = "seed_a"
 	bpfVarSeedB             = "seed_b"
 	bpfVarTypes             = "types"
+	bpfVarWalkAndCopy       = "walk_and_copy"
 	bpfVarWantIdle          = "want_idle"
 	bpfVarWantKernel        = "want_kernel"
 	bpfVarWantUser          = "want_user"
@@ -161,22 +209,34 @@ type bpfProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
-	CgroupMap *ebpf.MapSpec `ebpf:"cgroup_map"`
-	Cgroups   *ebpf.MapSpec `ebpf:"cgroups"`
-	Events    *ebpf.MapSpec `ebpf:"events"`
-	Fates     *ebpf.MapSpec `ebpf:"fates"`
-	Lost      *ebpf.MapSpec `ebpf:"lost"`
-	MntnsMap  *ebpf.MapSpec `ebpf:"mntns_map"`
-	Pids      *ebpf.MapSpec `ebpf:"pids"`
-	Records   *ebpf.MapSpec `ebpf:"records"`
-	Seen      *ebpf.MapSpec `ebpf:"seen"`
-	Tids      *ebpf.MapSpec `ebpf:"tids"`
+	CgroupMap       *ebpf.MapSpec `ebpf:"cgroup_map"`
+	Cgroups         *ebpf.MapSpec `ebpf:"cgroups"`
+	CopiesSpent     *ebpf.MapSpec `ebpf:"copies_spent"`
+	CopyRecords     *ebpf.MapSpec `ebpf:"copy_records"`
+	Events          *ebpf.MapSpec `ebpf:"events"`
+	Fates           *ebpf.MapSpec `ebpf:"fates"`
+	Lost            *ebpf.MapSpec `ebpf:"lost"`
+	MntnsMap        *ebpf.MapSpec `ebpf:"mntns_map"`
+	Pids            *ebpf.MapSpec `ebpf:"pids"`
+	Records         *ebpf.MapSpec `ebpf:"records"`
+	Seen            *ebpf.MapSpec `ebpf:"seen"`
+	Tids            *ebpf.MapSpec `ebpf:"tids"`
+	UnwindMappings  *ebpf.MapSpec `ebpf:"unwind_mappings"`
+	UnwindPages     *ebpf.MapSpec `ebpf:"unwind_pages"`
+	UnwindProcesses *ebpf.MapSpec `ebpf:"unwind_processes"`
+	UnwindRules     *ebpf.MapSpec `ebpf:"unwind_rules"`
+	UnwindShards    *ebpf.MapSpec `ebpf:"unwind_shards"`
+	UnwindWalks     *ebpf.MapSpec `ebpf:"unwind_walks"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
+	ByTables          *ebpf.VariableSpec `ebpf:"by_tables"`
+	CopyBudget        *ebpf.VariableSpec `ebpf:"copy_budget"`
+	CopySize          *ebpf.VariableSpec `ebpf:"copy_size"`
+	CopyStacks        *ebpf.VariableSpec `ebpf:"copy_stacks"`
 	FilterCgroupMap   *ebpf.VariableSpec `ebpf:"filter_cgroup_map"`
 	FilterCgroups     *ebpf.VariableSpec `ebpf:"filter_cgroups"`
 	FilterComm        *ebpf.VariableSpec `ebpf:"filter_comm"`
@@ -190,12 +250,16 @@ type bpfVariableSpecs struct {
 	FilterUid         *ebpf.VariableSpec `ebpf:"filter_uid"`
 	FilterUidValue    *ebpf.VariableSpec `ebpf:"filter_uid_value"`
 	FindRepeats       *ebpf.VariableSpec `ebpf:"find_repeats"`
+	KernelHasBtf      *ebpf.VariableSpec `ebpf:"kernel_has_btf"`
+	LeafOnly          *ebpf.VariableSpec `ebpf:"leaf_only"`
+	MaxTableFrames    *ebpf.VariableSpec `ebpf:"max_table_frames"`
 	MaxUserFrames     *ebpf.VariableSpec `ebpf:"max_user_frames"`
 	PidNamespaceInode *ebpf.VariableSpec `ebpf:"pid_namespace_inode"`
 	RingWakeupShift   *ebpf.VariableSpec `ebpf:"ring_wakeup_shift"`
 	SeedA             *ebpf.VariableSpec `ebpf:"seed_a"`
 	SeedB             *ebpf.VariableSpec `ebpf:"seed_b"`
 	Types             *ebpf.VariableSpec `ebpf:"types"`
+	WalkAndCopy       *ebpf.VariableSpec `ebpf:"walk_and_copy"`
 	WantIdle          *ebpf.VariableSpec `ebpf:"want_idle"`
 	WantKernel        *ebpf.VariableSpec `ebpf:"want_kernel"`
 	WantUser          *ebpf.VariableSpec `ebpf:"want_user"`
@@ -221,22 +285,32 @@ func (o *bpfObjects) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
-	CgroupMap *ebpf.Map `ebpf:"cgroup_map"`
-	Cgroups   *ebpf.Map `ebpf:"cgroups"`
-	Events    *ebpf.Map `ebpf:"events"`
-	Fates     *ebpf.Map `ebpf:"fates"`
-	Lost      *ebpf.Map `ebpf:"lost"`
-	MntnsMap  *ebpf.Map `ebpf:"mntns_map"`
-	Pids      *ebpf.Map `ebpf:"pids"`
-	Records   *ebpf.Map `ebpf:"records"`
-	Seen      *ebpf.Map `ebpf:"seen"`
-	Tids      *ebpf.Map `ebpf:"tids"`
+	CgroupMap       *ebpf.Map `ebpf:"cgroup_map"`
+	Cgroups         *ebpf.Map `ebpf:"cgroups"`
+	CopiesSpent     *ebpf.Map `ebpf:"copies_spent"`
+	CopyRecords     *ebpf.Map `ebpf:"copy_records"`
+	Events          *ebpf.Map `ebpf:"events"`
+	Fates           *ebpf.Map `ebpf:"fates"`
+	Lost            *ebpf.Map `ebpf:"lost"`
+	MntnsMap        *ebpf.Map `ebpf:"mntns_map"`
+	Pids            *ebpf.Map `ebpf:"pids"`
+	Records         *ebpf.Map `ebpf:"records"`
+	Seen            *ebpf.Map `ebpf:"seen"`
+	Tids            *ebpf.Map `ebpf:"tids"`
+	UnwindMappings  *ebpf.Map `ebpf:"unwind_mappings"`
+	UnwindPages     *ebpf.Map `ebpf:"unwind_pages"`
+	UnwindProcesses *ebpf.Map `ebpf:"unwind_processes"`
+	UnwindRules     *ebpf.Map `ebpf:"unwind_rules"`
+	UnwindShards    *ebpf.Map `ebpf:"unwind_shards"`
+	UnwindWalks     *ebpf.Map `ebpf:"unwind_walks"`
 }
 
 func (m *bpfMaps) Close() error {
 	return _BpfClose(
 		m.CgroupMap,
 		m.Cgroups,
+		m.CopiesSpent,
+		m.CopyRecords,
 		m.Events,
 		m.Fates,
 		m.Lost,
@@ -245,6 +319,12 @@ func (m *bpfMaps) Close() error {
 		m.Records,
 		m.Seen,
 		m.Tids,
+		m.UnwindMappings,
+		m.UnwindPages,
+		m.UnwindProcesses,
+		m.UnwindRules,
+		m.UnwindShards,
+		m.UnwindWalks,
 	)
 }
 
@@ -252,6 +332,10 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
+	ByTables          *ebpf.Variable `ebpf:"by_tables"`
+	CopyBudget        *ebpf.Variable `ebpf:"copy_budget"`
+	CopySize          *ebpf.Variable `ebpf:"copy_size"`
+	CopyStacks        *ebpf.Variable `ebpf:"copy_stacks"`
 	FilterCgroupMap   *ebpf.Variable `ebpf:"filter_cgroup_map"`
 	FilterCgroups     *ebpf.Variable `ebpf:"filter_cgroups"`
 	FilterComm        *ebpf.Variable `ebpf:"filter_comm"`
@@ -265,12 +349,16 @@ type bpfVariables struct {
 	FilterUid         *ebpf.Variable `ebpf:"filter_uid"`
 	FilterUidValue    *ebpf.Variable `ebpf:"filter_uid_value"`
 	FindRepeats       *ebpf.Variable `ebpf:"find_repeats"`
+	KernelHasBtf      *ebpf.Variable `ebpf:"kernel_has_btf"`
+	LeafOnly          *ebpf.Variable `ebpf:"leaf_only"`
+	MaxTableFrames    *ebpf.Variable `ebpf:"max_table_frames"`
 	MaxUserFrames     *ebpf.Variable `ebpf:"max_user_frames"`
 	PidNamespaceInode *ebpf.Variable `ebpf:"pid_namespace_inode"`
 	RingWakeupShift   *ebpf.Variable `ebpf:"ring_wakeup_shift"`
 	SeedA             *ebpf.Variable `ebpf:"seed_a"`
 	SeedB             *ebpf.Variable `ebpf:"seed_b"`
 	Types             *ebpf.Variable `ebpf:"types"`
+	WalkAndCopy       *ebpf.Variable `ebpf:"walk_and_copy"`
 	WantIdle          *ebpf.Variable `ebpf:"want_idle"`
 	WantKernel        *ebpf.Variable `ebpf:"want_kernel"`
 	WantUser          *ebpf.Variable `ebpf:"want_user"`

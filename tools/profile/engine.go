@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"github.com/gobcc/gobcc/internal/common/filter"
 	"github.com/gobcc/gobcc/internal/common/mappings"
 	"github.com/gobcc/gobcc/internal/common/perfevent"
+	"github.com/gobcc/gobcc/internal/common/unwind"
 )
 
 // sample is what the kernel found when it looked at a CPU.
@@ -24,6 +26,13 @@ type sample struct {
 	KernelThread bool
 	Kernel, User []uint64 // leaf first, as sampled
 	Status       status
+	// Mapped is when what the process has mapped last changed, as far as the kernel knew
+	// when it walked the user stack by tables; otherwise 0.
+	Mapped uint64
+	// InSyscall says that the leaf of User is behind the instruction of a system call.
+	InSyscall bool
+	// Copied is what User is still to be found by; nil if it is there already.
+	Copied *copied
 }
 
 // engine puts samples and what the kernel tells of processes into one order, finds out
@@ -36,9 +45,13 @@ type engine struct {
 	recorder recording // nil unless the run is recorded
 	// command is the process whose samples are of nobody's interest before it has executed
 	// its program, or 0.
-	command uint32
-	early   uint64 // samples that were of none
-	crowded uint64 // samples that there was no room for
+	command  uint32
+	early    uint64 // samples that were of none
+	crowded  uint64 // samples that there was no room for
+	unwinder *unwinder
+	tables   *tables // nil if the kernel walks by none
+	copySize uint32  // of stacks, at most, in bytes
+	copies   int     // bytes of stacks that are not walked yet
 	// generated is called for a process that runs code which it made itself.
 	generated func(*mappings.Process)
 
@@ -85,7 +98,7 @@ type located struct {
 
 func newEngine(c *counter) *engine {
 	return &engine{
-		counter: c, slots: map[slot]*sample{}, comms: map[[16]uint8]string{},
+		counter: c, unwinder: newUnwinder(), slots: map[slot]*sample{}, comms: map[[16]uint8]string{},
 		processes: map[*mappings.Process]*process{}, outside: map[string]*process{},
 		places: map[place]*frame{}, unread: map[*mappings.Process]uint64{},
 	}
@@ -132,6 +145,7 @@ func (e *engine) decode(record []byte) (*sample, error) {
 	if len(rest) < 8*(k+u) {
 		return nil, fmt.Errorf("a sample of %d and %d frames has %d bytes", k, u, len(rest))
 	}
+	behind := rest[8*(k+u):]
 	addrs := make([]uint64, k+u)
 	copy(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(addrs))), 8*len(addrs)), rest)
 	comm, ok := e.comms[ev.Comm]
@@ -142,6 +156,12 @@ func (e *engine) decode(record []byte) (*sample, error) {
 	s := &sample{
 		Time: ev.TimeNs, Period: ev.Period, CPU: ev.Cpu, PID: ev.Pid, TID: ev.Tid, CgroupID: ev.CgroupId, Comm: comm,
 		KernelThread: ev.KernelThread != 0, Kernel: addrs[:k:k], User: addrs[k:], Status: status(ev.UserStatus),
+		InSyscall: ev.InSyscall != 0, Mapped: ev.MappedNs,
+	}
+	if bpfUserStatus(ev.UserStatus) == bpfUserStatusUSER_COPIED {
+		if s.Copied, err = e.copied(behind); err != nil {
+			return nil, err
+		}
 	}
 	// Threads that the kernel made within a process, as those of io_uring, have none of
 	// their own.
@@ -149,6 +169,33 @@ func (e *engine) decode(record []byte) (*sample, error) {
 		s.User, s.Status = nil, statusNone
 	}
 	return s, nil
+}
+
+// copiesMemory is how much the copies of stacks that wait for their time may take, in
+// bytes. Of what comes beyond that, the leaf is all there is.
+const copiesMemory = 64 << 20
+
+// copied takes what is behind the frames of a sample: the registers, and copies of stacks.
+func (e *engine) copied(record []byte) (*copied, error) {
+	var head bpfCopy
+	rest, err := events.Decode(&head, record)
+	if err != nil {
+		return nil, err
+	}
+	first, size := int(head.Size), int(head.Size)+int(head.InterruptedSize)
+	if len(rest) < size {
+		return nil, fmt.Errorf("copies of %d bytes of stacks have %d", size, len(rest))
+	}
+	r := head.Regs
+	c := &copied{Registers: unwind.Registers{IP: r.Ip, SP: r.Sp, FP: r.Fp, LR: r.Lr, Syscall: r.InSyscall != 0}}
+	c.Most = uint64(e.copySize)
+	if e.copies+size <= copiesMemory {
+		bytes := bytes.Clone(rest[:size])
+		c.add(head.Start, bytes[:first], head.Holes)
+		c.add(head.InterruptedStart, bytes[first:], head.InterruptedHoles)
+		e.copies += c.size()
+	}
+	return c, nil
 }
 
 // drained is to be called each time the ring buffer is empty. It handles what is older
@@ -162,23 +209,38 @@ func (e *engine) drained() error {
 	if err := e.advance(until); err != nil {
 		return err
 	}
-	return e.timeline.Resync()
+	if err := e.timeline.Resync(); err != nil || e.tables == nil {
+		return err
+	}
+	return e.tables.resynced(e.timeline)
 }
 
 func (e *engine) read() error {
-	return e.sideband.Read(func(r *perfevent.Record) error {
+	before := len(e.records)
+	err := e.sideband.Read(func(r *perfevent.Record) error {
 		e.timeline.Hold(r)
 		e.records = append(e.records, r)
 		return nil
 	})
+	if err != nil || e.tables == nil {
+		return err
+	}
+	return e.tables.update(e.timeline, e.records, e.records[before:])
 }
 
 // finish handles what is left, when nothing more can come.
 func (e *engine) finish() error {
-	return errors.Join(e.read(), e.advance(1<<64-1))
+	err := e.read()
+	for {
+		if err := errors.Join(err, e.advance(1<<64-1)); err != nil || len(e.samples) == 0 {
+			return err
+		}
+		e.unwinder.wait()
+	}
 }
 
-// advance handles what is not younger than until, in the order of time.
+// advance handles what is not younger than until, in the order of time, up to a sample whose
+// stack can't be walked yet.
 func (e *engine) advance(until uint64) error {
 	slices.SortStableFunc(e.samples, func(a, b *sample) int { return cmp.Compare(a.Time, b.Time) })
 	slices.SortStableFunc(e.records, func(a, b *perfevent.Record) int { return cmp.Compare(a.Time, b.Time) })
@@ -198,6 +260,10 @@ func (e *engine) advance(until uint64) error {
 	for len(samples) > 0 && samples[0].Time <= until {
 		if err := apply(samples[0].Time); err != nil {
 			return err
+		}
+		if !e.walk(samples[0]) {
+			until = 0
+			break
 		}
 		if err := e.sample(samples[0]); err != nil {
 			return err
@@ -219,8 +285,26 @@ func rest[T any](all, left []T) []T {
 	return all[:n]
 }
 
+// walk finds the frames of a sample that has a copy of its stack. It reports whether that
+// could be done, or is to be tried again.
+func (e *engine) walk(s *sample) bool {
+	if s.Copied == nil || s.PID != 0 && s.PID == e.command && e.timeline.Process(s.PID).Execs == 0 {
+		return true
+	}
+	var owner *mappings.Process
+	if s.PID != 0 {
+		owner = e.timeline.Process(s.PID)
+	}
+	var done bool
+	s.User, s.Status, done = e.unwinder.walk(owner, s.Copied)
+	return done
+}
+
 // sample finds out what a sample's addresses are, and counts it.
 func (e *engine) sample(s *sample) error {
+	if s.Copied != nil {
+		e.copies -= s.Copied.size()
+	}
 	var owner *mappings.Process
 	if s.PID != 0 {
 		owner = e.timeline.Process(s.PID)
@@ -230,12 +314,24 @@ func (e *engine) sample(s *sample) error {
 		}
 	}
 	p := e.process(s, owner)
+	if e.tables != nil && owner != nil {
+		if err := e.tables.check(s, owner); err != nil {
+			return err
+		}
+	}
 	kernel, user := make([]*frame, len(s.Kernel)), make([]*frame, len(s.User))
 	for i, addr := range s.Kernel {
 		kernel[i] = e.frame(nil, place{kind: kindKernel, address: addr - caller(i)})
 	}
+	exact := !s.InSyscall // whether the frame's address is that of what runs next
 	for i, addr := range s.User {
-		user[i] = e.user(owner, addr-caller(i))
+		signal := i > 0 && e.inSignal(owner, addr)
+		if exact || signal {
+			user[i] = e.user(owner, addr)
+		} else {
+			user[i] = e.user(owner, addr-1)
+		}
+		exact = signal // what a signal interrupted
 	}
 	if !e.counter.add(s, p, kernel, user) {
 		e.crowded++
@@ -250,6 +346,11 @@ func (e *engine) sample(s *sample) error {
 		}
 	}
 	return nil
+}
+
+// inSignal reports whether an address is one that a signal's handler returns to.
+func (e *engine) inSignal(owner *mappings.Process, addr uint64) bool {
+	return e.unwinder.inSignal(owner, addr) || e.tables != nil && e.tables.inSignal(owner, addr)
 }
 
 // caller is how much a frame's address is to be less to be in the call and not behind it,

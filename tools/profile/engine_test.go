@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/gobcc/gobcc/internal/common/cli"
 	"github.com/gobcc/gobcc/internal/common/mappings"
 	"github.com/gobcc/gobcc/internal/common/perfevent"
+	"github.com/gobcc/gobcc/internal/common/unwind"
 )
 
 // bytesOf gives a record as the kernel would write it.
@@ -199,5 +201,118 @@ func TestSummary(t *testing.T) {
 	rep.Totals.Possibly = 0
 	if got := p.summary(rep); strings.Contains(got, "perhaps") {
 		t.Errorf("%q of none", got)
+	}
+}
+
+// A stack that was copied is walked when its time has come, by what is mapped then.
+func TestEngineCopies(t *testing.T) {
+	e := testEngine()
+	e.copySize = 4096
+	copied := func(at uint64, head bpfCopy, bytes ...byte) {
+		t.Helper()
+		head.Size = uint32(len(bytes))
+		ev := bpfEvent{TimeNs: at, Slot: noSlot, KernelFrames: 1, UserStatus: uint8(bpfUserStatusUSER_COPIED), Pid: nobody, Tid: nobody}
+		record := append(bytesOf(ev, 0xffffffff81000010), bytesOf(head)...)
+		if err := e.handle(append(record, bytes...)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const sp = 0x7ffd00001000
+	var head bpfCopy
+	head.Regs.Ip, head.Regs.Sp, head.Regs.Fp, head.Start = 0x1010, sp, sp, sp
+	stack := bytesOf([4]uint64{sp + 16, 0x1020, 0, 0})
+	copied(300, head, stack...)
+	copied(100, head, stack...)
+	head.Holes = 1 // which is all of it
+	copied(301, head, stack...)
+	head.Holes = 0
+	copied(302, head, make([]byte, 4096)...)
+	if e.copies != 2*len(stack)+4096 {
+		t.Errorf("%d bytes of copies", e.copies)
+	}
+	e.records = []*perfevent.Record{{Kind: perfevent.Mmap, Time: 200, PID: nobody, TID: nobody, Addr: 0x1000, Len: 0x1000, Path: "//anon"}}
+	if err := e.advance(1 << 62); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []struct {
+		status
+		kinds []kind
+	}{
+		// Where nothing is known, the frame pointers may be right.
+		{statusGuessed, []kind{kindUnknown, kindUnknown}},
+		{statusGuessed, []kind{kindJIT, kindJIT}},
+		{statusFault, []kind{kindJIT}},
+		{statusGuessed, []kind{kindJIT}},
+	} {
+		s := e.counter.moments[i].Stack
+		var kinds []kind
+		for _, f := range s.User {
+			kinds = append(kinds, f.Kind)
+		}
+		if s.Status != want.status || !slices.Equal(kinds, want.kinds) || len(s.Kernel) != 1 {
+			t.Errorf("%d: %v, %v, not %v, %v", i, s.Status, kinds, want.status, want.kinds)
+		}
+	}
+	if e.copies != 0 {
+		t.Errorf("%d bytes of copies are left", e.copies)
+	}
+}
+
+// Copies that there is no memory for leave the leaf.
+func TestEngineCopiesBounded(t *testing.T) {
+	e := testEngine()
+	e.copies = copiesMemory - 15
+	record := append(bytesOf(bpfEvent{Slot: noSlot, UserStatus: uint8(bpfUserStatusUSER_COPIED), Pid: nobody}), bytesOf(bpfCopy{Size: 16})...)
+	if err := e.handle(append(record, make([]byte, 16)...)); err != nil {
+		t.Fatal(err)
+	}
+	if c := e.samples[0].Copied; c == nil || len(c.Memory) != 0 || e.copies != copiesMemory-15 {
+		t.Errorf("%+v, %d bytes", c, e.copies)
+	}
+}
+
+func TestCopiedHoles(t *testing.T) {
+	all := make([]byte, 3*4096)
+	for i := range all {
+		all[i] = byte(i / 512)
+	}
+	const start = 0x7ffd00000f80 // 128 bytes of a page, two pages, and the rest of a third
+	for holes, want := range map[uint32][][2]int{
+		0:    {{0, len(all)}},
+		1:    {{128, len(all)}},
+		2:    {{0, 128}, {4224, len(all)}},
+		4:    {{0, 4224}, {8320, len(all)}},
+		5:    {{128, 4224}, {8320, len(all)}},
+		0xf:  nil,
+		0xf0: {{0, len(all)}},
+	} {
+		var c copied
+		c.add(start, all, holes)
+		var pieces unwind.Memory
+		for _, w := range want {
+			pieces = append(pieces, unwind.Piece{Start: start + uint64(w[0]), Bytes: all[w[0]:w[1]]})
+		}
+		if !reflect.DeepEqual(c.Memory, pieces) {
+			t.Errorf("holes %#x: %d pieces", holes, len(c.Memory))
+		}
+	}
+}
+
+// In a system call, and where a signal interrupted, a frame's address is not that of a caller.
+func TestEngineInSyscall(t *testing.T) {
+	e := testEngine()
+	for i, in := range []uint32{0, 1} {
+		ev := bpfEvent{TimeNs: uint64(i), Slot: noSlot, UserFrames: 2, UserStatus: uint8(statusComplete), Pid: nobody, InSyscall: in}
+		if err := e.handle(bytesOf(ev, 0x1010, 0x1020)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := e.advance(1 << 62); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []uint64{0x1010, 0x100f} {
+		if f := e.counter.moments[i].Stack.User; f[0].Address != want || f[1].Address != 0x101f {
+			t.Errorf("%#x and its caller %#x", f[0].Address, f[1].Address)
+		}
 	}
 }

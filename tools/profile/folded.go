@@ -23,7 +23,7 @@ func writeFolded(w io.Writer, r *report, s style) error {
 	var line []byte
 	for _, st := range r.Stacks {
 		line = appendEscapedName(line[:0], st.Comm)
-		line = s.appendFolded(line, st.User)
+		line = s.appendFolded(line, st.user())
 		if s.separates(st) {
 			line = append(line, ";-"...)
 		}
@@ -42,7 +42,7 @@ func writeFolded(w io.Writer, r *report, s style) error {
 
 // separates reports whether a stack has two parts that are to be told apart.
 func (s style) separates(st *stack) bool {
-	return s.delimited && !s.userOnly && !s.kernelOnly && len(st.User) > 0 && len(st.Kernel) > 0
+	return s.delimited && !s.userOnly && !s.kernelOnly && len(st.user()) > 0 && len(st.Kernel) > 0
 }
 
 // appendFolded appends frames, the root first, each with a semicolon before it.
@@ -58,7 +58,7 @@ func (s style) appendFolded(line []byte, frames []*frame) []byte {
 
 // appendFrame appends one of the functions of a frame; escape is for its name.
 func (s style) appendFrame(b []byte, f *frame, line int, escape func([]byte, string) []byte) []byte {
-	if s.addresses {
+	if s.addresses && f != truncated {
 		b = append(b, "0x"...)
 		b = strconv.AppendUint(b, f.Address, 16)
 		b = append(b, ' ')

@@ -12,7 +12,10 @@ import (
 // String is the name of a status in pprof's labels and in JSON.
 func (s status) String() string {
 	if s < statuses {
-		return [statuses]string{"none", "frame-pointers", "depth", "fault"}[s]
+		return [statuses]string{
+			"none", "frame-pointers", "depth", "fault", "complete", "guessed", "no-mapping", "no-table", "no-rule", "broken",
+			"32-bit", "leaf", "budget", "copy-end",
+		}[s]
 	}
 	return fmt.Sprintf("status %d", uint8(s))
 }

@@ -48,6 +48,11 @@ func TestBadUsage(t *testing.T) {
 		"-C -1":                   "-C: there is no CPU -1 online",
 		"-f --json":               "-f and --json exclude each other",
 		"--max-user-depth 0":      "--max-user-depth: 0 is not from 1 to 1024",
+		"--unwind dwarf":          "--unwind: \"dwarf\" is none of auto, fp, table, copy and off",
+		"--unwind-memory 7":       "--unwind-memory: 7 is not from 8 to 4096",
+		"--unwind-memory 4097":    "--unwind-memory: 4097 is not",
+		"--unwind-copy 0":         "--unwind-copy: 0 is not from 1 to 64",
+		"--unwind-copy 65":        "--unwind-copy: 65 is not",
 		"--max-user-depth 1025":   "--max-user-depth: 1025 is not",
 		"--pprof /no/such/file":   "--pprof: open /no/such/file",
 		"--svg /":                 "--svg: open /",
@@ -133,7 +138,7 @@ func twoThreads() *report {
 	return &report{Stacks: []*stack{
 		{Process: dd, TID: 1, Comm: "dd", Kernel: kernel, User: user, Count: 3},
 		{Process: dd, TID: 2, Comm: "dd", Kernel: kernel, User: user, Count: 1},
-		{Process: dd, TID: 3, Comm: "a;b \n", User: user[:1], Count: 2},
+		{Process: dd, TID: 3, Comm: "a;b \n", User: user[:1], Status: statusNoTable, Count: 2},
 		{Process: &process{PID: 0, Comm: "swapper/0"}, Comm: "swapper/0", Kernel: kernel[:1], Count: 9},
 	}}
 }
@@ -141,6 +146,7 @@ func twoThreads() *report {
 func TestText(t *testing.T) {
 	const plain = `    inner
     read
+    [truncated]
     -                a;b \n (25036)
         2
 
@@ -160,6 +166,7 @@ func TestText(t *testing.T) {
 `
 	const full = `    0x1020 inner_[i]
     0x1020 read
+    [truncated]
     -                a;b \n (25036)
         2
 
@@ -187,11 +194,11 @@ func TestText(t *testing.T) {
 }
 
 func TestFolded(t *testing.T) {
-	const plain = `a\x3bb \n;read;inner 2
+	const plain = `a\x3bb \n;[truncated];read;inner 2
 dd;[unknown];Lfoo\x3bbar;read;inner;nft [nf_tables];vfs_read 4
 swapper/0;vfs_read 9
 `
-	const full = `a\x3bb \n;read;inner_[i] 2
+	const full = `a\x3bb \n;[truncated];read;inner_[i] 2
 dd;[unknown];Lfoo\x3bbar_[j];read;inner_[i];-;nft [nf_tables]_[k];vfs_read_[k] 4
 swapper/0;vfs_read_[k] 9
 `

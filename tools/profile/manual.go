@@ -36,8 +36,15 @@ Nothing is counted in a table that could be full: each sample comes to the tool.
 How many there were, and what became of them, is said at the end on standard error:
 those shown, those of idle CPUs, those that the filters left out, and those lost.
 
-A user stack is found by frame pointers; code that was built without them hides its
-callers. The functions of the kernel are named by /proc/kallsyms; those of programs
+User stacks are found by the tables that compilers leave in programs for exceptions
+(.eh_frame), and Go in its own: no frame pointers are needed. The kernel walks them as the
+sample is taken; where it can't yet, as a process has just begun, the stack is copied, with
+the registers, and walked later (--unwind). Code that a runtime made has no tables: there
+frame pointers are followed, if what is in the register looks like one. Each stack says
+how it came out, in JSON and as a label of pprof's, and the summary how many are complete.
+One that is cut has [truncated] for its root.
+
+The functions of the kernel are named by /proc/kallsyms; those of programs
 and libraries by their symbols, also where they are in a container, were deleted, or
 ran for a moment only. Where no name is known, a frame says what is: [libfoo.so+0x1234],
 [anon] for code that a process made itself, [unknown].
@@ -81,8 +88,21 @@ cpu-clock is a timer: where the kernel has interrupts off, the sample comes when
 are on again, and shows the function that turned them on. cycles sees inside, on
 machines that have it.
 
-The kernel cuts stacks at kernel.perf_event_max_stack frames (127), those of user space
-too, whatever --max-user-depth says.
+The kernel cuts its own stacks at kernel.perf_event_max_stack frames (127), and those of
+user space where they are found by frame pointers, whatever --max-user-depth says.
+
+A copy of a stack has 16 KiB (--unwind-copy), and of all CPUs no more than 8 MiB are copied
+a second, with --unwind copy 128 MiB: beyond that stacks are cut where the kernel's walk
+ended, or by frame pointers with --unwind copy. A copy is
+of one stack: it ends where Go's runtime goes from its own to a goroutine's; that of a
+handler of signals is copied with what it interrupted, but not with SS_AUTODISARM. 32-bit
+programs have other tables: they are by frame pointers.
+
+The kernel's tables take 64 MiB at most (--unwind-memory), and what all programs of a
+distribution have fits in. Those of programs that have ended make room for others; what
+there is no room for is copied, and said at the end. The kernel learns within 50 ms what
+a process has mapped anew. If that took the place of something else, stacks that it walked by
+the wrong table until then are cut where they went into it.
 
 In a container with a pid namespace of its own, processes outside of it have the pid 0,
 and no names but their comm: nothing tells what they have mapped.
@@ -111,7 +131,7 @@ var jsonKeys = []manpage.Key{
 	{Name: "cgroup", Type: "string, or null", Text: "the cgroup's path"},
 	{Name: "container", Type: "string, or null", Text: "the container's id"},
 	{Name: "kernel_thread", Type: "boolean", Text: "whether it is one"},
-	{Name: "unwind", Type: "string", Text: "how the user stack came out: \"none\", \"frame-pointers\", \"depth\" if it was cut, or \"fault\" if it could not be read"},
+	{Name: "unwind", Type: "string", Text: "how the user stack came out: \"complete\"; \"guessed\" if it is, in part by frame pointers that may be none; \"frame-pointers\", \"budget\" or \"32-bit\" if by nothing else; \"leaf\" if no more was asked for; \"none\"; or how it was cut: \"depth\", \"copy-end\", \"fault\" where it could not be read, \"no-mapping\", \"no-table\", \"no-rule\", \"broken\""},
 	{Name: "kernel_stack", Type: "array of objects", Text: "functions of the kernel, that at work first"},
 	{Name: "user_stack", Type: "array of objects", Text: "those of user space"},
 	{Name: "kernel_stack[].function", Type: "string", Text: "name of a function, in both stacks; linkage is there where linkers know it by another"},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"time"
 
 	"github.com/gobcc/gobcc/internal/common/symbols"
@@ -107,10 +108,42 @@ type moment struct {
 // status is how the user stack of a sample came out.
 type status uint8
 
+// Those of enum user_status in user_stack.bpf.h.
 const (
 	statusNone          status = iota // not asked for, or none: a kernel thread
 	statusFramePointers               // by frame pointers: what has none is missing, unnoticed
 	statusDepth                       // cut at the greatest depth
 	statusFault                       // could not be read
+	statusComplete                    // to the root
+	statusGuessed                     // to the root, in part by frame pointers that may be none
+	statusNoMapping                   // cut where nothing is known to be mapped
+	statusNoTable                     // cut in a file that has no table, or whose table is not there yet
+	statusNoRule                      // cut where the table has no rule
+	statusBroken                      // cut where it went astray
+	status32Bit                       // of a 32-bit program: by frame pointers
+	statusLeaf                        // no more was asked for
+	statusBudget                      // by frame pointers, as more copies were made than may be
+	statusCopyEnd                     // cut at the end of what was copied
 	statuses
 )
+
+// cut reports whether the root of a stack is missing, as far as is known.
+func (s status) cut() bool {
+	switch s {
+	case statusNone, statusFramePointers, statusComplete, statusGuessed, statusLeaf:
+		return false
+	}
+	return true
+}
+
+// truncated stands in place of the root of a stack that is cut, so that in no flame graph the
+// frame where it was cut seems to be one.
+var truncated = &frame{Kind: kindUnknown, Lines: []symbols.Line{{Function: "[truncated]"}}}
+
+// user gives the frames of user space as they are to be shown in trees, the leaf first.
+func (s *stack) user() []*frame {
+	if s.Status.cut() {
+		return append(slices.Clip(s.User), truncated)
+	}
+	return s.User
+}

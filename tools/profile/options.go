@@ -37,6 +37,9 @@ type options struct {
 	cpu        int // -1 for all
 	tids       tidList
 	userDepth  uint
+	unwind     string
+	unwindMiB  uint
+	copyKiB    uint
 	stackSize  uint // of BCC: nothing here needs them
 	hashSize   uint
 	outputs    outputs
@@ -52,9 +55,29 @@ const (
 	defaultHertz     = 49
 	defaultUserDepth = 256
 	maxUserDepth     = 1024 // MAX_USER_FRAMES
+	defaultCopyKiB   = 16
+	maxCopyKiB       = 64 // MAX_COPY_SIZE
 	// maxClockHertz is how many samples a second and CPU a timer may take: nothing in the
 	// kernel holds back timers, and at 100,000 a machine does nothing else any more.
 	maxClockHertz = 20_000
+)
+
+// The ways to find user stacks.
+const (
+	unwindAuto  = "auto"
+	unwindFP    = "fp"
+	unwindTable = "table"
+	unwindCopy  = "copy"
+	unwindOff   = "off"
+)
+
+var unwindWays = []string{unwindAuto, unwindFP, unwindTable, unwindCopy, unwindOff}
+
+// How much of stacks may be copied in a second, of all CPUs, in bytes. Who asks for copies has
+// more, up to what the ring buffer of the default size takes.
+const (
+	copyBudget      = 8 << 20
+	copyBudgetAsked = 128 << 20
 )
 
 // defineFlags defines the flags in the order of the manual.
@@ -63,7 +86,11 @@ func defineFlags(fs *pflag.FlagSet) *options {
 	fs.Uint64VarP(&o.rate.Hertz, "frequency", "F", defaultHertz, "take `HERTZ` samples a second of each CPU")
 	fs.Uint64VarP(&o.rate.Period, "count", "c", 0, "take a sample of a CPU each `N` events; nanoseconds for the clocks")
 	fs.StringVarP(&o.eventName, "event", "e", perfevent.CPUClock.Name, "sample by `EVENT`, by perf's name or rHEX: cpu-clock, cycles, page-faults, ...")
-	fs.UintVar(&o.userDepth, "max-user-depth", defaultUserDepth, "at most `N` frames of a user stack, and no more than kernel.perf_event_max_stack")
+	fs.UintVar(&o.userDepth, "max-user-depth", defaultUserDepth, "at most `N` frames of a user stack; by frame pointers no more than kernel.perf_event_max_stack")
+	fs.StringVar(&o.unwind, "unwind", unwindAuto, "find user stacks by `WAY`: table walks them in the kernel by the tables that programs have for it; copy copies them, to walk them later; auto does both, and copies within a budget where the kernel can't; fp follows frame pointers; off takes the function at work only")
+	manual.Values(fs, "unwind", unwindWays...)
+	o.defineTableFlags(fs)
+	fs.UintVar(&o.copyKiB, "unwind-copy", defaultCopyKiB, "copy at most `KIB` of a user stack, up to 64")
 	manual.Values(fs, "event", perfevent.Names()...)
 
 	fs.BoolVarP(&o.folded, "folded", "f", false, "write folded stacks, a line each, for flamegraph.pl")
@@ -129,6 +156,16 @@ func (o *options) check(args []string) error {
 	}
 	if o.userDepth == 0 || o.userDepth > maxUserDepth {
 		return cli.BadUse("--max-user-depth: %d is not from 1 to %d", o.userDepth, maxUserDepth)
+	}
+	if !slices.Contains(unwindWays, o.unwind) {
+		last := len(unwindWays) - 1
+		return cli.BadUse("--unwind: %q is none of %s and %s", o.unwind, strings.Join(unwindWays[:last], ", "), unwindWays[last])
+	}
+	if err := o.checkTableFlags(); err != nil {
+		return err
+	}
+	if o.copyKiB == 0 || o.copyKiB > maxCopyKiB {
+		return cli.BadUse("--unwind-copy: %d is not from 1 to %d", o.copyKiB, maxCopyKiB)
 	}
 	if o.debuginfod {
 		client, err := debuginfod.New(os.Getenv)

@@ -49,7 +49,7 @@ func pprofOf(r *report) *profile.Profile {
 		}
 		sample := &profile.Sample{Value: []int64{int64(s.Count), int64(events)}, Label: labels(s),
 			NumLabel: map[string][]int64{"pid": {int64(s.Process.PID)}, "tid": {int64(s.TID)}}}
-		for _, frames := range [][]*frame{s.Kernel, s.User} {
+		for _, frames := range [][]*frame{s.Kernel, s.user()} {
 			for _, f := range frames {
 				sample.Location = append(sample.Location, b.location(f))
 			}

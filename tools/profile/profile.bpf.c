@@ -11,12 +11,10 @@
 #include "events.bpf.h"
 #include "filter.bpf.h"
 #include "follow.bpf.h"
-#include "user_stack.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define MAX_KERNEL_FRAMES 127
-#define MAX_FRAMES (MAX_KERNEL_FRAMES + MAX_USER_FRAMES)
 #define PF_KTHREAD 0x00200000
 
 enum kind {
@@ -29,8 +27,9 @@ enum kind {
 #define SLOTS 1024
 
 /*
- * A sample, followed by the addresses of its kernel frames and those of its user frames, leaf first.
- * The beginning is that of struct repeat. No padding.
+ * A sample, followed by the addresses of its kernel frames and those of its user frames, leaf first; or
+ * if the user stack was copied, by struct copy. The beginning is that of
+ * struct repeat. No padding.
  */
 struct event {
 	__u64 time_ns;
@@ -43,7 +42,14 @@ struct event {
 	__u32 pid, tid;
 	__u64 cgroup_id;
 	__u8 comm[TASK_COMM_LEN];
+	__u32 in_syscall;  /* the user stack's leaf is behind the instruction that made the call */
+	__u32 walk_status; /* only with walk_and_copy: what user_status would be else */
+	__u64 mapped_ns; /* when what is mapped last changed, as far as a walk by tables knew; else 0 */
 };
+
+#include "user_stack.bpf.h"
+
+#define MAX_FRAMES (MAX_KERNEL_FRAMES + MAX_USER_FRAMES)
 
 /* A sample that is as the last one of its CPU with this slot. */
 struct repeat {
@@ -68,6 +74,7 @@ const volatile struct {
 	enum kind kind;
 	enum fate fate;
 	enum user_status user_status;
+	struct copy copy;
 } types;
 
 const volatile bool want_kernel = true, want_user = true;
@@ -164,7 +171,9 @@ static __always_inline void hash_of(const struct record *r, __u32 frames, struct
 	mix(hash, (__u64)e->kernel_frames << 32 | (__u64)e->user_frames << 16 |
 			  e->user_status << 8 | e->kernel_thread);
 	mix(hash, (__u64)e->pid << 32 | e->tid);
+	mix(hash, e->in_syscall);
 	mix(hash, e->cgroup_id);
+	mix(hash, e->mapped_ns);
 	mix(hash, *(__u64 *)&e->comm[0]);
 	mix(hash, *(__u64 *)&e->comm[8]);
 	for (__u32 i = 0; i < MAX_FRAMES; i++) {
@@ -198,10 +207,45 @@ static __always_inline bool sent_repeat(struct record *r, __u32 frames, struct s
 	return true;
 }
 
+/*
+ * Sends a sample with a copy of the user stack, which is put together elsewhere, since the record may be
+ * large.
+ */
+static __always_inline void send_copy(struct record *from, const struct user_registers *regs)
+{
+	struct copy_record *r = copy_record();
+	__u64 frames = from->event.kernel_frames * sizeof(__u64);
+	__u64 head = sizeof(struct event) + frames, end, sp;
+	struct copy copy = { .regs = *regs };
+
+	if (!r || frames > MAX_KERNEL_FRAMES * sizeof(__u64))
+		return;
+	*(struct event *)r->data = from->event;
+	bpf_probe_read_kernel(&r->data[sizeof(struct event)], frames, from->frames);
+	r->at = head + sizeof(copy);
+	copy.start = copy_stack(r, regs->sp);
+	end = r->at;
+	copy.size = end - (head + sizeof(copy));
+	copy.holes = r->holes;
+	sp = interrupted_sp(r, regs->sp);
+	if (sp) {
+		copy.interrupted_start = copy_stack(r, sp);
+		copy.interrupted_size = r->at - end;
+		copy.interrupted_holes = r->holes;
+	}
+	end = r->at;
+	__builtin_memcpy(&r->data[head], &copy, sizeof(copy));
+	if (end > sizeof(r->data))
+		return;
+	count_copied(end);
+	send(r->data, end);
+}
+
 SEC("perf_event")
 int sample(struct bpf_perf_event_data *ctx)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
+	struct user_registers regs = {};
 	struct seen *slot = NULL, hash;
 	__u32 zero = 0, frames = 0;
 	struct record *r;
@@ -245,9 +289,23 @@ int sample(struct bpf_perf_event_data *ctx)
 	}
 	e->user_frames = 0;
 	e->user_status = USER_NONE;
+	e->mapped_ns = 0;
 	if (want_user && !e->kernel_thread && frames <= MAX_KERNEL_FRAMES) {
-		e->user_frames = user_stack(ctx, &r->frames[frames], &e->user_status);
+		e->user_frames = user_stack(ctx, e, &regs, &r->frames[frames]);
 		frames += e->user_frames;
+	}
+	e->in_syscall = regs.in_syscall;
+	e->walk_status = 0;
+	if (walk_and_copy && e->user_frames && frames <= MAX_KERNEL_FRAMES) {
+		/* The frames of both are those of user space. */
+		e->walk_status = e->user_status;
+		e->user_status = USER_COPIED;
+		e->kernel_frames = frames;
+		e->user_frames = 0;
+	}
+	if (copy_stacks && e->user_status == USER_COPIED) {
+		send_copy(r, &regs);
+		return 0;
 	}
 	if (frames > MAX_FRAMES)
 		return 0;

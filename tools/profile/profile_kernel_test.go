@@ -226,7 +226,7 @@ func TestKernelCounts(t *testing.T) {
 		if s.PID != wanted.Pid() {
 			t.Errorf("a stack of process %d: %+v", s.PID, s)
 		}
-		if touching(s) && (s.Unwind != "frame-pointers" || s.User[0].Type != "user" || s.User[0].File == "" || s.Exe == "") {
+		if touching(s) && (s.Unwind != "complete" || s.User[0].Type != "user" || s.User[0].File == "" || s.Exe == "") {
 			t.Errorf("%+v", s)
 		}
 	}
@@ -512,8 +512,7 @@ func TestKernelStacks(t *testing.T) {
 	}
 	child.Do(fmt.Sprint(asks))
 	stacks, _ := objects(t, both.Stop())
-	// The assembly that makes the system call has no frame of its own, which hides ask.
-	if n := count(stacks, func(s object) bool { return has(s.Kernel, "getppid") && has(s.User, ".runRole") }); n == 0 {
+	if n := count(stacks, func(s object) bool { return has(s.Kernel, "getppid") && has(s.User, ".ask") && has(s.User, ".runRole") }); n == 0 {
 		t.Errorf("no stacks of both: %+v", stacks)
 	}
 	if n := count(stacks, func(s object) bool { return has(s.Kernel, "[kernel]") }); n > 0 {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/gobcc/gobcc/internal/common/perfevent"
 	"github.com/gobcc/gobcc/internal/common/symbols"
+	"github.com/gobcc/gobcc/internal/common/unwind"
 )
 
 // A recording is what the engine took in, and what it found that to be, compressed by
@@ -22,7 +23,7 @@ import (
 // gives it the next number.
 const (
 	rawMagic   = "gobcc profile recording\n"
-	rawVersion = 2 // 1 had no periods
+	rawVersion = 2 // 1 had no periods, and no copies of stacks
 )
 
 // part is what comes next in a recording.
@@ -40,6 +41,7 @@ const (
 	rawString = 1 << 20 // bytes
 	rawFrames = 1 << 11 // of a stack
 	rawLines  = 1 << 8  // of a frame
+	rawPieces = 1 << 4  // of memory, of a sample
 	rawThings = 1 << 22 // processes, frames, files, arguments
 )
 
@@ -280,6 +282,30 @@ func (c *codec) sampled(s *sample) {
 	items(c, &s.Kernel, rawFrames, c.uint)
 	items(c, &s.User, rawFrames, c.uint)
 	number(c, &s.Status)
+	c.uint(&s.Mapped)
+	c.bool(&s.InSyscall)
+	has := s.Copied != nil
+	c.bool(&has)
+	if !has {
+		return
+	}
+	if s.Copied == nil {
+		s.Copied = &copied{}
+	}
+	r := &s.Copied.Registers
+	for _, n := range []*uint64{&r.IP, &r.SP, &r.FP, &r.LR} {
+		c.uint(n)
+	}
+	c.bool(&r.Syscall)
+	c.uint(&s.Copied.Most)
+	items(c, (*[]unwind.Piece)(&s.Copied.Memory), rawPieces, func(p *unwind.Piece) {
+		c.uint(&p.Start)
+		text := string(p.Bytes)
+		c.string(&text)
+		if c.w == nil {
+			p.Bytes = []byte(text)
+		}
+	})
 }
 
 func (c *codec) perfRecord(r *perfevent.Record) {

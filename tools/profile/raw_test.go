@@ -112,6 +112,9 @@ func fill(v reflect.Value, n *uint64) {
 		for i := range v.NumField() {
 			fill(v.Field(i), n)
 		}
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(v.Elem(), n)
 	case reflect.Slice:
 		v.Set(reflect.MakeSlice(v.Type(), 3, 3))
 		for i := range 3 {
@@ -250,7 +253,7 @@ func TestRecordingBad(t *testing.T) {
 		"unknown part":    {packed(head + "\x09"), "a part 9"},
 		"too many":        {packed(rawStart + "\xff\xff\xff\xff\x0f"), "a list of 4294967295"},
 		"a long string":   {packed(rawStart + "\x01\xff\xff\xff\xff\x0f"), "a string of 4294967295"},
-		"no such process": {packed(head + "\x02" + strings.Repeat("\x00", 11) + "\x05"), "number 5, where there are 0"},
+		"no such process": {packed(head + "\x02" + strings.Repeat("\x00", 14) + "\x05"), "number 5, where there are 0"},
 	} {
 		if r, err := readRecording(strings.NewReader(test.in), false); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %+v, %v", name, r, err)

@@ -46,7 +46,7 @@ func scriptOf(s *stack) scriptText {
 	task = output.AppendUint(task, uint64(s.TID), -7)
 	task = append(task, ' ')
 	var text []byte
-	for _, frames := range [][]*frame{s.Kernel, s.User} {
+	for _, frames := range [][]*frame{s.Kernel, s.user()} {
 		for _, f := range frames {
 			for i, l := range f.Lines {
 				text = append(text, '\t')

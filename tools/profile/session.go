@@ -23,6 +23,7 @@ import (
 	"github.com/gobcc/gobcc/internal/common/output"
 	"github.com/gobcc/gobcc/internal/common/perfevent"
 	"github.com/gobcc/gobcc/internal/common/trace"
+	"github.com/gobcc/gobcc/internal/common/unwind"
 )
 
 // hooks are the same in all modes.
@@ -48,12 +49,33 @@ func (o *options) prepare(spec *ebpf.CollectionSpec) error {
 	if err != nil {
 		return err
 	}
+	if o.byTables() {
+		if err := unwind.Configure(spec, uint64(o.unwindMiB)<<20); err != nil {
+			return err
+		}
+	}
 	values := map[string]any{
-		bpfVarMaxUserFrames: uint32(min(depth, most)),
-		bpfVarWantKernel:    !o.userOnly,
-		bpfVarWantUser:      !o.kernelOnly,
-		bpfVarWantIdle:      o.idle,
-		bpfVarFilterTids:    len(o.tids) > 0,
+		bpfVarByTables:       o.byTables(),
+		bpfVarMaxTableFrames: uint32(depth),
+		bpfVarMaxUserFrames:  uint32(min(depth, most)),
+		bpfVarWantKernel:     !o.userOnly,
+		bpfVarWantUser:       !o.kernelOnly,
+		bpfVarWantIdle:       o.idle,
+		bpfVarFilterTids:     len(o.tids) > 0,
+		bpfVarLeafOnly:       o.unwind == unwindOff,
+		bpfVarCopyStacks:     o.copies(),
+		bpfVarCopySize:       uint32(o.copyKiB << 10),
+		bpfVarCopyBudget:     uint64(copyBudget),
+	}
+	if o.unwind == unwindCopy {
+		values[bpfVarCopyBudget] = uint64(copyBudgetAsked)
+	}
+	if o.copies() {
+		cpus, err := ebpf.PossibleCPU()
+		if err != nil {
+			return fmt.Errorf("count the CPUs: %w", err)
+		}
+		spec.Maps[bpfMapCopyRecords].MaxEntries = uint32(cpus)
 	}
 	if o.manySamples() {
 		values[bpfVarFindRepeats] = true
@@ -66,6 +88,11 @@ func (o *options) prepare(spec *ebpf.CollectionSpec) error {
 		tids.Contents = append(tids.Contents, ebpf.MapKV{Key: tid, Value: uint8(1)})
 	}
 	return constants.Set(spec, values)
+}
+
+// copies reports whether user stacks are copied.
+func (o *options) copies() bool {
+	return !o.kernelOnly && (o.unwind == unwindAuto || o.unwind == unwindCopy)
 }
 
 // manySamples reports whether there may be so many samples that it pays to look for
@@ -110,6 +137,7 @@ func newSession(o *options, env *cli.Env, command []string) *session {
 	p.namer = &namer{demangle: !o.noDemangle, lines: o.lines, debuginfod: o.debuginfodClient, javaMaps: o.javaMaps, say: p.say}
 	p.engine = newEngine(newCounter(o.outputs.wantMoments()))
 	p.engine.generated = p.namer.generated
+	p.engine.unwinder.most, p.engine.copySize = int(o.userDepth), uint32(o.copyKiB)<<10
 	p.progress = newProgress(env, o)
 	return p
 }
@@ -126,7 +154,7 @@ func (p *session) writesText() bool {
 
 // attached opens all that is there beside the program, and begins to sample.
 func (p *session) attached(r *trace.Run) error {
-	if p.opts.fs.Changed("max-user-depth") {
+	if p.opts.fs.Changed("max-user-depth") && p.opts.unwind == unwindFP {
 		if most, err := perfevent.MaxStack(); err == nil && uint64(p.opts.userDepth) > most {
 			r.Say(fmt.Sprintf("user stacks are cut at %d frames: the sysctl kernel.perf_event_max_stack allows no more", most))
 		}
@@ -154,6 +182,11 @@ func (p *session) attached(r *trace.Run) error {
 	if err := p.engine.timeline.Snapshot(pids); err != nil && (pids != nil || !errors.Is(err, fs.ErrPermission) || !mayReadOthers()) {
 		r.Say(err.Error())
 	}
+	if p.opts.byTables() {
+		if err := p.startTables(r); err != nil {
+			return err
+		}
+	}
 	p.fates = r.Map(bpfMapFates)
 	if p.sampler, err = perfevent.NewSampler(r.Program("sample"), p.opts.event, p.opts.rate, p.opts.cpus()); err != nil {
 		return diagnose.Explain("sample by "+p.opts.event.Name, diagnose.PerfEvent, err)
@@ -179,6 +212,9 @@ func (p *session) detach() {
 }
 
 func (p *session) close() {
+	if p.engine.tables != nil {
+		p.engine.tables.close()
+	}
 	p.engine.close()
 	p.namer.close()
 	p.opts.outputs.close()
@@ -219,6 +255,7 @@ func (p *session) finish(r *trace.Run) error {
 	}
 	rep.Files = p.namer.name(p.engine)
 	p.sayUnread()
+	p.sayUntabled()
 	p.engine.describe()
 	p.engine.counter.fill(rep)
 	if err := p.account(r, &rep.Totals); err != nil {
@@ -259,6 +296,15 @@ func (p *session) sayUnread() {
 	}
 	p.say(fmt.Sprintf("no names of user functions in %d samples: what %s mapped may not be read (it takes CAP_SYS_PTRACE, and no fewer capabilities than the process has)",
 		samples, which))
+}
+
+// sayUntabled says of which files there is no table.
+func (p *session) sayUntabled() {
+	var texts []string
+	for _, err := range p.engine.unwinder.problems {
+		texts = append(texts, err.Error())
+	}
+	p.namer.sayList(texts, "likewise in %d more files")
 }
 
 // report gives the head of a report.
@@ -410,14 +456,43 @@ func (p *session) summary(rep *report) string {
 	if t.Throttled > 0 {
 		fmt.Fprintf(&b, "; the kernel held back the sampling %d times", t.Throttled)
 	}
-	if n := t.Unwinds[statusDepth]; n > 0 {
-		fmt.Fprintf(&b, "; %d user stacks were cut at the greatest depth", n)
-	}
-	if n := t.Unwinds[statusFault]; n > 0 {
-		fmt.Fprintf(&b, "; %d user stacks could not be read", n)
+	b.WriteString(t.unwound())
+	if p.engine.tables != nil {
+		b.WriteString(p.engine.tables.summary())
 	}
 	if n := p.engine.timeline.Gaps; n > 0 {
 		fmt.Fprintf(&b, "; %d gaps in what the kernel told of processes, so that names may be missing", n)
+	}
+	return b.String()
+}
+
+// unwound says how user stacks came out. What frame pointers alone gave may be whole or not.
+func (t *totals) unwound() string {
+	var b strings.Builder
+	all := uint64(0)
+	for s := range statuses {
+		if s != statusNone && s != statusLeaf {
+			all += t.Unwinds[s]
+		}
+	}
+	if n := t.Unwinds[statusComplete] + t.Unwinds[statusGuessed]; n > 0 || all > t.Unwinds[statusFramePointers]+t.Unwinds[statusDepth]+t.Unwinds[statusFault] {
+		fmt.Fprintf(&b, "; %d of %d user stacks complete", n, all)
+	}
+	for s, text := range [statuses]string{
+		statusGuessed:   "%d of them in part by frame pointers",
+		statusDepth:     "%d user stacks were cut at the greatest depth",
+		statusFault:     "%d user stacks could not be read",
+		statusNoMapping: "%d were cut where nothing is known to be mapped",
+		statusNoTable:   "%d were cut in code that has no table of its frames",
+		statusNoRule:    "%d were cut where the table of frames has none",
+		statusBroken:    "%d were cut where they went astray",
+		status32Bit:     "%d of 32-bit programs are by frame pointers",
+		statusBudget:    "%d are by frame pointers, as no more could be copied",
+		statusCopyEnd:   "%d were cut at the end of what was copied",
+	} {
+		if n := t.Unwinds[status(s)]; n > 0 && text != "" {
+			fmt.Fprintf(&b, "; "+text, n)
+		}
 	}
 	return b.String()
 }

@@ -104,7 +104,7 @@ func flameOf(r *report) *flame {
 		root.count += s.Count
 		at := root.child(flameKey{name: escaped(s.Comm), class: flameProcess})
 		at.count += s.Count
-		for _, frames := range [][]*frame{s.User, s.Kernel} {
+		for _, frames := range [][]*frame{s.user(), s.Kernel} {
 			for _, f := range slices.Backward(frames) {
 				file := ""
 				if f.File != nil {

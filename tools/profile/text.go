@@ -21,7 +21,7 @@ func writeText(w io.Writer, r *report, s style) error {
 		if s.separates(st) {
 			text = append(text, "    --\n"...)
 		}
-		text = s.appendText(text, st.User)
+		text = s.appendText(text, st.user())
 		text = fmt.Appendf(text, "    %-16s %s (%d)\n", "-", output.AppendEscaped(nil, []byte(st.Comm)), st.Process.PID)
 		counts[string(text)] += st.Count
 	}

@@ -52,7 +52,7 @@ func BenchmarkApply(b *testing.B) {
 func BenchmarkFind(b *testing.B) {
 	p := &Process{}
 	for i := range uint64(200) {
-		p.insert(Mapping{i << 16, i<<16 + 0x8000, 0, &File{}})
+		p.insert(Mapping{i << 16, i<<16 + 0x8000, 0, &File{}, 0})
 	}
 	i := uint64(0)
 	for b.Loop() {

@@ -50,21 +50,48 @@ var errNotHeld = errors.New("too many files are mapped, and no sample was in thi
 // Open opens the file for reading, whatever became of its name. The caller closes it.
 func (f *File) Open() (*os.File, error) {
 	if f.fd < 0 {
-		if f.err == nil {
-			f.err = fmt.Errorf("%w: it is of no file", fs.ErrNotExist)
+		return nil, f.notHeld()
+	}
+	return open(f.fd, f.Path, f.BuildID)
+}
+
+// Opener gives a function that does what Open would do now, whatever becomes of the File
+// meanwhile. It is to be called once, by any goroutine.
+func (f *File) Opener() func() (*os.File, error) {
+	if f.fd < 0 {
+		err := f.notHeld()
+		return func() (*os.File, error) { return nil, err }
+	}
+	path, id := f.Path, f.BuildID
+	fd, err := unix.FcntlInt(uintptr(f.fd), unix.F_DUPFD_CLOEXEC, 0)
+	return func() (*os.File, error) {
+		if err != nil {
+			return nil, fmt.Errorf("open %s: %w", path, err)
 		}
-		return nil, fmt.Errorf("open %s: %w", f.Path, f.err)
+		defer unix.Close(fd)
+		return open(fd, path, id)
 	}
-	file, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", f.fd))
+}
+
+func (f *File) notHeld() error {
+	if f.err == nil {
+		f.err = fmt.Errorf("%w: it is of no file", fs.ErrNotExist)
+	}
+	return fmt.Errorf("open %s: %w", f.Path, f.err)
+}
+
+// open opens for reading what is held, and checks that it has the build id, if there is one.
+func open(fd int, path, buildID string) (*os.File, error) {
+	file, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", f.Path, err)
+		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	if f.BuildID == "" {
+	if buildID == "" {
 		return file, nil
 	}
-	if id, _ := readBuildID(file); id != f.BuildID {
+	if id, _ := readBuildID(file); id != buildID {
 		file.Close()
-		return nil, fmt.Errorf("open %s: its build id is %q and not %q, that of what was mapped", f.Path, id, f.BuildID)
+		return nil, fmt.Errorf("open %s: its build id is %q and not %q, that of what was mapped", path, id, buildID)
 	}
 	return file, nil
 }

@@ -64,7 +64,7 @@ func TestKernelDenied(t *testing.T) {
 		t.Errorf("with all capabilities: %v, %+v", err, p)
 	}
 	p.Denied = true
-	if tl.exec(p); p.Denied {
+	if tl.exec(p, 0); p.Denied {
 		t.Error("it is denied when it has executed another program")
 	}
 }

@@ -23,8 +23,9 @@ type Process struct {
 	// executes from then on is known nevertheless.
 	Denied bool
 
-	maps   []Mapping // by Start; none overlap
-	shared bool      // maps is another's too
+	maps    []Mapping // by Start; none overlap
+	shared  bool      // maps is another's too
+	changed uint64    // when maps last changed
 
 	sought  bool   // in /proc, as it is partial
 	since   uint64 // when maps was read from /proc; 0 if it is of records alone
@@ -40,6 +41,9 @@ type Mapping struct {
 	Start, End uint64
 	Offset     uint64 // in the file, of Start; of no meaning for memory of no file
 	File       *File  // never nil
+	// Since is when it was mapped, or first seen: nanoseconds of CLOCK_MONOTONIC. What a
+	// process has from its parent is as old as the parent's.
+	Since uint64
 }
 
 // FileOffset is where an address of the mapping is in its file.
@@ -61,6 +65,25 @@ func (p *Process) Find(addr uint64) (Mapping, bool) {
 	return Mapping{}, false
 }
 
+// Mappings are all that it has mapped, in the order of their addresses. They are not to be
+// changed, and stay as they are when the process changes.
+func (p *Process) Mappings() []Mapping {
+	p.shared = true
+	return p.maps
+}
+
+// Changed is when Mappings last changed: nanoseconds of CLOCK_MONOTONIC.
+func (p *Process) Changed() uint64 { return p.changed }
+
+// Knew reports whether who knew what the process had mapped at a time, by Changed, knew of
+// this mapping, which is there now.
+func (p *Process) Knew(changed uint64, m Mapping) bool {
+	return max(m.Since, p.born) <= changed
+}
+
+// Ended reports whether the process has ended, as far as is known.
+func (p *Process) Ended() bool { return p.ended && p.threads <= 0 }
+
 // insert maps m, in place of what is there: the kernel tells of new mappings only, so that
 // what was unmapped is known when something else comes to its place. Until then nothing
 // runs there.
@@ -75,10 +98,10 @@ func (p *Process) insert(m Mapping) {
 	insert := []Mapping{m}
 	for ; last < len(p.maps) && p.maps[last].Start < m.End; last++ {
 		if x := p.maps[last]; x.Start < m.Start {
-			insert = slices.Insert(insert, 0, Mapping{x.Start, m.Start, x.Offset, x.File})
+			insert = slices.Insert(insert, 0, Mapping{x.Start, m.Start, x.Offset, x.File, x.Since})
 		}
 		if x := p.maps[last]; x.End > m.End {
-			insert = append(insert, Mapping{m.End, x.End, x.FileOffset(m.End), x.File})
+			insert = append(insert, Mapping{m.End, x.End, x.FileOffset(m.End), x.File, x.Since})
 		}
 	}
 	if p.shared {
@@ -88,12 +111,13 @@ func (p *Process) insert(m Mapping) {
 }
 
 // clear is what an exec does.
-func (p *Process) clear() { p.maps, p.shared = nil, false }
+func (p *Process) clear(now uint64) { p.maps, p.shared, p.changed = nil, false, now }
 
 // fork gives the mappings to a child.
 func (p *Process) fork(child *Process) {
 	p.shared, child.shared = true, true
 	child.maps = p.maps
+	child.changed = child.born
 	child.Partial, child.Denied = p.Partial, p.Denied
 }
 

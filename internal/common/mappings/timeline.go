@@ -3,11 +3,13 @@
 package mappings
 
 import (
+	"cmp"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -128,13 +130,13 @@ func (t *Timeline) read(pid uint32) (*Process, error) {
 	denied := error(nil)
 	root, _ := os.Readlink(t.path(pid, "root"))
 	if !st.kernel {
-		if maps, denied = t.readMaps(pid, root); denied != nil && !errors.Is(denied, fs.ErrPermission) {
+		if maps, denied = t.readMaps(pid, root, since); denied != nil && !errors.Is(denied, fs.ErrPermission) {
 			return nil, denied
 		}
 	}
 	p.PPID, p.Comm, p.Kernel, p.threads, p.start = st.ppid, st.comm, st.kernel, st.threads, st.start
 	if denied == nil {
-		p.maps, p.shared = maps, false
+		p.maps, p.shared, p.changed = maps, false, since
 	}
 	p.Partial, p.Denied = denied != nil, denied != nil
 	p.since, p.ended, p.fresh = since, false, false
@@ -164,21 +166,21 @@ func (t *Timeline) same(p *Process, start uint64) bool {
 
 // readMaps reads what a process has mapped. That its main thread has ended hides it from
 // its own maps, but not from those of its other threads.
-func (t *Timeline) readMaps(pid uint32, root string) ([]Mapping, error) {
-	maps, err := t.readMapsOf(pid, "maps", root)
+func (t *Timeline) readMaps(pid uint32, root string, since uint64) ([]Mapping, error) {
+	maps, err := t.readMapsOf(pid, "maps", root, since)
 	if err != nil || len(maps) > 0 {
 		return maps, err
 	}
 	threads, _ := os.ReadDir(t.path(pid, "task"))
 	for _, thread := range threads {
-		if maps, err := t.readMapsOf(pid, "task/"+thread.Name()+"/maps", root); err == nil && len(maps) > 0 {
+		if maps, err := t.readMapsOf(pid, "task/"+thread.Name()+"/maps", root, since); err == nil && len(maps) > 0 {
 			return maps, nil
 		}
 	}
 	return nil, nil
 }
 
-func (t *Timeline) readMapsOf(pid uint32, name, root string) ([]Mapping, error) {
+func (t *Timeline) readMapsOf(pid uint32, name, root string, since uint64) ([]Mapping, error) {
 	f, err := os.Open(t.path(pid, name))
 	if err != nil {
 		return nil, err
@@ -195,7 +197,7 @@ func (t *Timeline) readMapsOf(pid uint32, name, root string) ([]Mapping, error) 
 		}
 		file := t.files.find(sight{pid: pid, start: r.start, end: r.end, path: seen(root, r.path),
 			major: r.major, minor: r.minor, inode: r.inode})
-		maps = append(maps, Mapping{r.start, r.end, r.offset, file})
+		maps = append(maps, Mapping{r.start, r.end, r.offset, file, since})
 	}
 	return maps, nil
 }
@@ -281,7 +283,7 @@ func (t *Timeline) Apply(r *perfevent.Record) {
 		}
 	case perfevent.Comm:
 		if r.Exec {
-			t.exec(p)
+			t.exec(p, r.Time)
 		}
 		if r.TID == r.PID {
 			p.Comm = r.Comm
@@ -303,11 +305,11 @@ func (t *Timeline) fork(r *perfevent.Record) {
 	t.processes[r.PID] = p
 }
 
-func (t *Timeline) exec(p *Process) {
+func (t *Timeline) exec(p *Process, now uint64) {
 	if t.Leaving != nil {
 		t.Leaving(p)
 	}
-	p.clear()
+	p.clear(now)
 	p.Execs++
 	p.Exe = ""
 	p.Kernel, p.Partial, p.Denied, p.fresh = false, false, false, false
@@ -329,14 +331,42 @@ func (t *Timeline) mmap(p *Process, r *perfevent.Record) {
 	if p.Exe == "" && file.Kind == Regular {
 		p.Exe = strings.TrimSuffix(r.Path, deletedSuffix) // It is mapped before its loader.
 	}
-	p.insert(Mapping{r.Addr, r.Addr + r.Len, r.Offset, file})
+	p.insert(Mapping{r.Addr, r.Addr + r.Len, r.Offset, file, r.Time})
+	p.changed = r.Time
 	if len(p.maps) > most {
 		// No process has as many. They are gone, which is not told.
-		p.clear()
+		p.clear(r.Time)
 		p.Partial = true
 		_, _ = t.read(p.PID) // An error is said by Partial.
 	}
 }
+
+// Ahead gives the processes that these records are about, each as it will be once they are
+// all applied, by pid: what is there now is known before it is its turn. The records may be
+// in any order. What it gives is not of the Timeline, and doesn't change.
+func (t *Timeline) Ahead(records []*perfevent.Record) map[uint32]*Process {
+	ahead := Timeline{
+		Options: Options{Wanted: t.Wanted}, proc: t.proc, files: t.files, tick: t.tick,
+		processes: map[uint32]*Process{}, cgroups: map[uint64]string{},
+	}
+	records = slices.Clone(records)
+	slices.SortStableFunc(records, func(a, b *perfevent.Record) int { return cmp.Compare(a.Time, b.Time) })
+	for _, r := range records {
+		for _, pid := range []uint32{r.PID, r.PPID} {
+			if p := t.processes[pid]; p != nil && ahead.processes[pid] == nil {
+				p.shared = true
+				ahead.processes[pid] = new(*p)
+			}
+		}
+	}
+	for _, r := range records {
+		ahead.Apply(r)
+	}
+	return ahead.processes
+}
+
+// Processes gives all that are known, by pid. The map is the Timeline's.
+func (t *Timeline) Processes() map[uint32]*Process { return t.processes }
 
 // forget removes processes that have ended long enough ago.
 func (t *Timeline) forget() {

@@ -155,7 +155,7 @@ func TestTimelineUnknown(t *testing.T) {
 func TestTimelineSnapshotIsNewer(t *testing.T) {
 	tl := offline(t, Options{})
 	p := &Process{PID: 7, since: 100}
-	p.insert(Mapping{1 << 12, 2 << 12, 0, &File{Path: "/read"}})
+	p.insert(Mapping{1 << 12, 2 << 12, 0, &File{Path: "/read"}, 0})
 	tl.processes[7] = p
 	for _, r := range []*perfevent.Record{fork(97, 1, 7), exec(98, 7, "old"), mmap(99, 7, 1, 1, 0, "/old"), exit(99, 7, 7)} {
 		tl.Apply(r)
@@ -263,7 +263,7 @@ func TestInsert(t *testing.T) {
 		for step := range 40 {
 			start := rng.Uint64N(pages)
 			n := 1 + rng.Uint64N(min(pages-start, 9))
-			m := Mapping{start << 12, (start + n) << 12, rng.Uint64N(100) << 12, names[rng.IntN(len(names))]}
+			m := Mapping{start << 12, (start + n) << 12, rng.Uint64N(100) << 12, names[rng.IntN(len(names))], 0}
 			p.insert(m)
 			for i := range n {
 				model[start+i] = Mapping{Offset: m.Offset + i<<12, File: m.File}

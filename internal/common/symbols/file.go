@@ -80,7 +80,9 @@ func OpenFile(f *os.File, options Options) (*File, error) {
 	return open(f, options)
 }
 
-func open(r io.ReaderAt, options Options) (*File, error) {
+// OpenELF reads the headers of an ELF file that nobody vouches for: what they say may be
+// wrong, but not make this take much memory. The error is ErrNoELF, or one of reading.
+func OpenELF(r io.ReaderAt) (*elf.File, error) {
 	e, err := elf.NewFile(&budget{r, maxHeaders})
 	if err != nil {
 		var format *elf.FormatError
@@ -88,6 +90,14 @@ func open(r io.ReaderAt, options Options) (*File, error) {
 			return nil, fmt.Errorf("%w: %w", ErrNoELF, err)
 		}
 		return nil, fmt.Errorf("read ELF headers: %w", err)
+	}
+	return e, nil
+}
+
+func open(r io.ReaderAt, options Options) (*File, error) {
+	e, err := OpenELF(r)
+	if err != nil {
+		return nil, err
 	}
 	f := &File{options: options, elf: e}
 	f.buildID = f.readBuildID(e, r)

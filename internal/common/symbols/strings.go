@@ -25,6 +25,9 @@ func newStringTable(r io.ReaderAt, offset, size uint64) *stringTable {
 	return &stringTable{r: io.NewSectionReader(r, int64(offset), int64(size)), size: size}
 }
 
+// another gives the same table to read elsewhere in it.
+func (t *stringTable) another() *stringTable { return &stringTable{r: t.r, size: t.size} }
+
 // bytes gives n bytes at an offset, good until the next call.
 func (t *stringTable) bytes(offset uint64, n int) ([]byte, error) {
 	if offset > t.size || uint64(n) > t.size-offset {

@@ -14,14 +14,15 @@ const maxVDSO = 256 << 10
 // OpenVDSO reads the code that the kernel maps into each process, from this process's
 // memory: all 64-bit ones have the same.
 func OpenVDSO() (*File, error) {
-	image, err := vdsoImage()
+	image, err := VDSOImage()
 	if err != nil {
 		return nil, fmt.Errorf("read the vdso: %w", err)
 	}
 	return open(bytes.NewReader(image), Options{})
 }
 
-func vdsoImage() ([]byte, error) {
+// VDSOImage reads the ELF file that the kernel maps into each 64-bit process.
+func VDSOImage() ([]byte, error) {
 	const atSysinfoEhdr = 33
 	auxv, err := os.ReadFile("/proc/self/auxv")
 	if err != nil {

@@ -46,10 +46,16 @@ const (
 	Same  Saved = iota // still in the register; for the return address: in the link register
 	AtCFA              // at the frame's base plus the offset
 	Lost               // nowhere
+	AtFP               // at this frame's frame pointer plus the offset, where the stack was aligned
 )
 
 // Flags are what else is to be known of a frame.
 type Flags uint8
+
+// Elsewhere is that of a frame whose base need not be above the stack pointer: of a function
+// which goes on with another stack than it was called on, or which has taken its return
+// address off the stack.
+const Elsewhere Flags = 1
 
 // A Status is how a walk ended. The numbers are those of enum unwind_status in
 // unwind.bpf.h.

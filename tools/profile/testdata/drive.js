@@ -11,7 +11,7 @@ addEventListener("load", () => {
 	const mouse = (el, type) => el.dispatchEvent(new MouseEvent(type, { bubbles: true }));
 	try {
 		const all = shown();
-		check("frames", all, 22);
+		check("frames", all, 24);
 
 		mouse(by("helper;a"), "mouseover");
 		check("what is said", details.textContent, "helper;a: 1,234 samples, 23.53 % (23.58 % of its caller), user, /usr/lib/libfoo.so.1");

@@ -1,0 +1,17 @@
+// Loads a library, burns CPU time in it, and unloads it; then another one at the same place, again and again.
+#include <dlfcn.h>
+#include <stdlib.h>
+
+typedef void burn(void);
+
+int main(int argc, char **argv)
+{
+	for (int i = 0;; i++) {
+		void *lib = dlopen(argv[1 + i % (argc - 1)], RTLD_NOW);
+
+		if (!lib)
+			return 1;
+		((burn *)dlsym(lib, "enter"))();
+		dlclose(lib);
+	}
+}
