@@ -86,7 +86,7 @@ test: lint check-generated check-release test-unit test-live test-kernels ## eve
 
 .PHONY: test-unit
 test-unit: ## vet, and the tests that need no root (RACE= for no race detector)
-	$(Q).ci/need mandoc=mandoc zsh=zsh fish=fish objcopy=binutils g++=g++ clang-19=clang-19 \
+	$(Q).ci/need mandoc=mandoc zsh=zsh fish=fish objcopy=binutils g++=g++ clang-19=clang-19 ld.lld-19=lld-19 \
 		llvm-symbolizer-19=llvm-19 dwz=dwz gdb=gdb curl=curl chromium=chromium \
 		/usr/share/perl5/Devel/NYTProf/flamegraph.pl=libdevel-nytprof-perl $(if $(RACE),gcc=gcc /usr/include/features.h=libc6-dev)
 	$(call say,VET,./... for $(ARCHES))

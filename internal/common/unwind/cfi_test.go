@@ -151,7 +151,9 @@ func TestInstructions(t *testing.T) {
 	}
 	lost := sp(8)
 	lost.Fp = Lost
-	block := func(op byte, expression ...byte) []byte { return append([]byte{op, byte(len(expression))}, expression...) }
+	block := func(op byte, expression ...byte) []byte {
+		return append([]byte{op, byte(len(expression))}, expression...)
+	}
 	at := func(register byte, expression ...byte) []byte {
 		return append([]byte{opExpression, register, byte(len(expression))}, expression...)
 	}

@@ -306,3 +306,50 @@ func TestStubs(t *testing.T) {
 		})
 	}
 }
+
+// Functions of arm64 that have no frame need no table, as those of its vdso have none.
+func TestLeaves(t *testing.T) {
+	path := compile(t, arm64Target, "frames.c", "-O2", "-fno-asynchronous-unwind-tables", "-shared", "-fPIC")
+	table := openTable(t, path)
+	symbols := symbolsOf(t, path)
+	for name, want := range map[string]Rule{"leaf": {Cfa: SP}, "small": {}, "never": {}, "tail": {}, "large": {}, "all": {}} {
+		if got := table.Find(symbols[name]); got != want {
+			t.Errorf("%s: %+v, want %+v", name, got, want)
+		}
+	}
+}
+
+func TestIsLeaf(t *testing.T) {
+	instructions := []string{
+		"add x0, x1, x2", "add x5, sp, x5", "ldr xzr, [x5]", "ldr w3, [x4, #248]", "tst w2, #0x60", "cmp x0, x2", "b.ne .",
+		"cbz w30, .", "tbnz w0, #30, .", "svc #0", "ret", "br x1", "mrs x2, cntvct_el0", "isb", "cmp sp, x1", "b .", "",
+		"bl .", "blr x3", "blraaz x3", "sub sp, sp, #16", "add sp, sp, x1", "mov sp, x0", "and sp, x0, #-16", "stp x29, x30, [sp, #-16]!",
+		"str x0, [sp, #-16]!", "ldr x30, [x0]", "ldp x0, x30, [x1]", "mov x30, x0", "mov x30, #1", "csel x30, x0, x1, eq",
+		"mrs x30, cntvct_el0", "adr x30, .", "ldr x30, .", "ldxp x0, x30, [x1]", "add x30, x30, #4",
+	}
+	var source strings.Builder
+	source.WriteString("\t.text\n\t.globl _start\n_start:\n")
+	for _, i := range instructions {
+		source.WriteString("\t" + i + "\n")
+	}
+	e, err := elf.Open(compile(t, arm64Target, source.String(), "-static", "-march=armv8.3-a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	code, err := e.Section(".text").Data()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := true // of those before the empty one
+	for _, i := range instructions {
+		if i == "" {
+			want = false
+			continue
+		}
+		if got := isLeaf(code[:4]); got != want {
+			t.Errorf("%s (%x): %v", i, code[:4], got)
+		}
+		code = code[4:]
+	}
+}

@@ -94,7 +94,7 @@ func (f *file) spans() ([]span, error) {
 	if len(spans) == 0 && len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	return f.special(merge(spans, f.stubs())), nil
+	return f.special(merge(merge(spans, f.leaves()), f.stubs())), nil
 }
 
 // add adds what a section tells of that is not yet known.

@@ -210,3 +210,69 @@ func (f *file) stubs() []span {
 	}
 	return f.order(spans)
 }
+
+// leaves gives rules for the functions of arm64 that have no frame, and call nothing: those of
+// the vdso, which has no table there. They are seen by their code.
+func (f *file) leaves() []span {
+	if f.machine.Machine != elf.EM_AARCH64 || f.Section(".eh_frame") != nil {
+		return nil
+	}
+	s := f.SectionByType(elf.SHT_DYNSYM)
+	if s == nil || s.Size > maxDynamic {
+		return nil
+	}
+	functions, err := f.DynamicSymbols()
+	if err != nil {
+		return nil
+	}
+	var spans []span
+	rule := f.rule(Rule{Cfa: SP})
+	for _, fn := range functions {
+		if elf.ST_TYPE(fn.Info) != elf.STT_FUNC || fn.Section == elf.SHN_UNDEF || fn.Size == 0 || fn.Size > 4096 || len(spans) > maxLooks {
+			continue
+		}
+		if code, err := f.bytes(fn.Value, fn.Size); err == nil && isLeaf(code) {
+			spans = append(spans, span{fn.Value, fn.Value + uint64(len(code)), rule, 0, -1})
+		}
+	}
+	return f.order(spans)
+}
+
+// maxDynamic is how large a symbol table is looked through, in bytes. The vdso's has 200.
+const maxDynamic = 64 << 10
+
+// isLeaf reports whether no instruction of arm64 code may change the stack pointer or the link
+// register.
+func isLeaf(code []byte) bool {
+	const sp, lr = 31, 30
+	for ; len(code) >= 4; code = code[4:] {
+		i := binary.LittleEndian.Uint32(code)
+		rd, rn, rt2 := i&31, i>>5&31, i>>10&31
+		switch {
+		case i&0xfc000000 == 0x94000000, i&0xfffffc1f == 0xd63f0000: // bl, blr
+			return false
+		case i&0x0a000000 == 0x08000000: // loads and stores
+			pair := i&0x3a000000 == 0x28000000 || i&0x3f000000 == 0x08000000
+			if rn == sp || rd == lr || pair && rt2 == lr {
+				return false
+			}
+		case i&0x3f000000 == 0x11000000, i&0x3fe00000 == 0x0b200000, // add, sub
+			i&0x1f800000 == 0x12000000 && i&0x60000000 != 0x60000000: // and, orr, eor
+			if rd == sp || rd == lr {
+				return false
+			}
+		case i>>25 == 0xd6>>1: // jumps to registers
+			if i&0xfffffc1f != 0xd61f0000 && i != 0xd65f03c0 { // br, ret
+				return false
+			}
+		case i>>24 == 0xd5: // system registers and hints
+			if i&0xfff00000 == 0xd5300000 && rd == lr {
+				return false
+			}
+		case i&0x1c000000 == 0x14000000: // other jumps, of which none changes a register
+		case rd == lr:
+			return false
+		}
+	}
+	return len(code) == 0
+}
