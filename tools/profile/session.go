@@ -301,8 +301,14 @@ func (p *session) sayUnread() {
 // sayUntabled says of which files there is no table.
 func (p *session) sayUntabled() {
 	var texts []string
-	for _, err := range p.engine.unwinder.problems {
-		texts = append(texts, err.Error())
+	problems := p.engine.unwinder.problems
+	if p.engine.tables != nil {
+		problems = append(slices.Clip(problems), p.engine.tables.problems...)
+	}
+	for _, err := range problems {
+		if text := err.Error(); !slices.Contains(texts, text) {
+			texts = append(texts, text)
+		}
 	}
 	p.namer.sayList(texts, "likewise in %d more files")
 }

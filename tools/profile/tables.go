@@ -45,6 +45,8 @@ type tables struct {
 	retried time.Time                    // when they were tried again
 	gaps    uint64                       // of the timeline, when all was told
 
+	problems []error // of files that stacks ended in, as they have no table
+
 	slots  chan struct{} // for those that read files at once
 	loads  sync.WaitGroup
 	mu     sync.Mutex
@@ -59,6 +61,7 @@ type tableFile struct {
 	signals  []span // code that signals' handlers return to, by the file's addresses
 	table    *unwind.Loaded
 	err      error // why it has none
+	said     bool
 	pending  bool
 }
 
@@ -279,11 +282,26 @@ func (t *tables) check(s *sample, p *mappings.Process) error {
 			}
 		}
 	}
+	if n := len(s.User); s.Status == statusNoTable && n > 0 {
+		if m, ok := p.Find(s.User[n-1] - caller(n-1)); ok {
+			t.complain(m.File)
+		}
+	}
 	// More may have been found out of the process than the kernel was told.
 	if last := t.listed[p.PID]; s.Status != statusNoMapping || last != nil && last.Changed() >= p.Changed() {
 		return nil
 	}
 	return t.tell(p)
+}
+
+// complain says of a file why it has no table, once.
+func (t *tables) complain(file *mappings.File) {
+	f := t.files[file]
+	if f == nil || f.err == nil || f.said || errors.Is(f.err, unwind.ErrNoRoom) {
+		return
+	}
+	f.said = true
+	t.problems = append(t.problems, fmt.Errorf("%s: no stacks can be walked in it but by frame pointers: %w", file.Path, f.err))
 }
 
 // resynced is to be called when the timeline may have read all again.

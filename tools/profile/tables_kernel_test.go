@@ -61,7 +61,7 @@ func TestKernelTableChains(t *testing.T) {
 					}
 					spinning += s.Count
 				}
-				if spinning < 23 || run.Lost != 0 {
+				if spinning < 10 || run.Lost != 0 {
 					t.Errorf("%d samples of the end, %+v", spinning, run)
 				}
 			})
@@ -90,7 +90,7 @@ func TestKernelTables(t *testing.T) {
 func TestKernelTablesAtOnce(t *testing.T) {
 	livetest.Need(t)
 	path := filepath.Join(t.TempDir(), "chain")
-	writeChain(t, path, 8*spinsHere())
+	writeChain(t, path, 32*spinsHere())
 	checkChain(t, "--", path)
 }
 
@@ -302,9 +302,8 @@ func TestKernelTableReloads(t *testing.T) {
 	}
 	build("-o", dir+"/reload", "testdata/reload.c")
 	libraries := []string{dir + "/small.so", dir + "/large.so"}
-	// Some 20 ms each, less than the tool waits between two looks.
 	for i, size := range []string{"100", "3000"} {
-		build("-shared", "-fPIC", "-DSPINS=10000000", "-DNAME=inner_"+size, "-DSIZE="+size, "-o", libraries[i], "testdata/reloaded.c")
+		build("-shared", "-fPIC", "-DNAME=inner_"+size, "-DSIZE="+size, "-o", libraries[i], "testdata/reloaded.c")
 	}
 	cmd := exec.Command(dir+"/reload", libraries...)
 	if err := cmd.Start(); err != nil {
@@ -315,7 +314,7 @@ func TestKernelTableReloads(t *testing.T) {
 		_ = cmd.Wait() // by the signal
 	}()
 	for _, way := range []string{"table", "auto"} {
-		stacks, _ := objects(t, livetest.Run(t, "--json", "-U", "-F", "499", "--unwind", way, "-p", fmt.Sprint(cmd.Process.Pid), "2"))
+		stacks, _ := objects(t, livetest.Run(t, "--json", "-U", "-F", "499", "--unwind", way, "-p", fmt.Sprint(cmd.Process.Pid), "3"))
 		inside := map[string]uint64{}
 		for _, s := range stacks {
 			if len(s.User) == 0 || !strings.HasPrefix(s.User[0].Function, "inner_") {
@@ -335,7 +334,7 @@ func TestKernelTableReloads(t *testing.T) {
 			}
 		}
 		t.Logf("--unwind %s: %v", way, inside)
-		if inside["complete"] < 23 {
+		if inside["complete"] < 23 || inside["no-mapping"] == 0 && way == "table" {
 			t.Errorf("--unwind %s: %v", way, inside)
 		}
 	}

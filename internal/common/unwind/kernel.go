@@ -89,7 +89,7 @@ type Kernel struct {
 
 	shards     []*shard
 	mostShards int
-	pages      []kernelPage
+	pages      *ebpf.Map
 	mappings   []kernelMapping
 	rules      []Rule
 	mapped     [][]byte
@@ -115,7 +115,6 @@ type processList struct {
 type shard struct {
 	rows  *ebpf.Map
 	first uint32 // number of its first row
-	words []uint16
 	space space
 }
 
@@ -183,16 +182,14 @@ func OpenKernel(find func(name string) *ebpf.Map) (*Kernel, error) {
 	k.outer, k.processes = find(shardsMap), find(processesMap)
 	k.mostShards = int(k.outer.MaxEntries())
 	var err error
-	if k.pages, err = mapMemory[kernelPage](k, find(pagesMap)); err != nil {
-		return nil, err
-	}
 	if k.mappings, err = mapMemory[kernelMapping](k, find(mappingsMap)); err != nil {
 		return nil, err
 	}
 	if k.rules, err = mapMemory[Rule](k, find(rulesMap)); err != nil {
 		return nil, err
 	}
-	k.pageSpace = newSpace(uint32(len(k.pages)))
+	k.pages = find(pagesMap)
+	k.pageSpace = newSpace(k.pages.MaxEntries())
 	k.mappingSpace = newSpace(uint32(len(k.mappings)))
 	k.ruleUsers = make([]uint32, len(k.rules))
 	for i := len(k.rules) - 1; i > 0; i-- {
@@ -212,22 +209,38 @@ func mapMemory[T any](k *Kernel, m *ebpf.Map) ([]T, error) {
 	if uintptr(m.ValueSize()) != unsafe.Sizeof(one) {
 		return nil, fmt.Errorf("an element of the map %s has %d bytes, not %d", m, m.ValueSize(), unsafe.Sizeof(one))
 	}
-	mem, err := mapArray(m)
+	mem, all, err := mapPart[T](m, 0, m.MaxEntries())
 	if err != nil {
 		return nil, err
 	}
 	k.mapped = append(k.mapped, mem)
-	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(mem))), m.MaxEntries()), nil
+	return all, nil
 }
 
-func mapArray(m *ebpf.Map) ([]byte, error) {
-	page := os.Getpagesize()
-	size := (int(m.ValueSize())*int(m.MaxEntries()) + page - 1) / page * page
-	mem, err := unix.Mmap(m.FD(), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
-		return nil, fmt.Errorf("map the memory of the map %s: %w", m, err)
+// fillPart has some of the elements of an array written, and doesn't keep them mapped: what is
+// mapped is counted as memory of ours.
+func fillPart[T any](m *ebpf.Map, first, n uint32, fill func([]T)) error {
+	if n == 0 {
+		return nil
 	}
-	return mem, nil
+	mem, part, err := mapPart[T](m, first, n)
+	if err != nil {
+		return err
+	}
+	fill(part)
+	return unix.Munmap(mem)
+}
+
+// mapPart maps the memory that elements of an array are in. T is one of them.
+func mapPart[T any](m *ebpf.Map, first, n uint32) ([]byte, []T, error) {
+	page := os.Getpagesize()
+	start, end := int(m.ValueSize())*int(first), int(m.ValueSize())*int(first+n)
+	before := start % page
+	mem, err := unix.Mmap(m.FD(), int64(start-before), end-start+before, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, nil, fmt.Errorf("map the memory of the map %s: %w", m, err)
+	}
+	return mem, unsafe.Slice((*T)(unsafe.Pointer(&mem[before])), n), nil
 }
 
 // Close lets go of the memory. The maps are whose they were.
@@ -259,7 +272,7 @@ func (k *Kernel) Counts() Counts {
 			c.Rows += int(e.n)
 		}
 	}
-	c.Memory = len(k.shards)*shardRows*rowSize + len(k.pages)*int(unsafe.Sizeof(kernelPage{})) +
+	c.Memory = len(k.shards)*shardRows*rowSize + int(k.pages.MaxEntries())*int(unsafe.Sizeof(kernelPage{})) +
 		len(k.mappings)*int(unsafe.Sizeof(kernelMapping{})) + len(k.rules)*int(unsafe.Sizeof(Rule{}))
 	return c
 }
@@ -276,19 +289,11 @@ func (k *Kernel) addShard() error {
 	if err != nil {
 		return fmt.Errorf("make a map for unwinding: %w", err)
 	}
-	mem, err := mapArray(m)
-	if err != nil {
-		m.Close()
-		return err
-	}
 	if err := k.outer.Put(uint32(len(k.shards)), m); err != nil {
 		m.Close()
-		_ = unix.Munmap(mem)
 		return fmt.Errorf("add to the map %s: %w", k.outer, err)
 	}
-	k.mapped = append(k.mapped, mem)
-	words := unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(mem))), len(mem)/2)
-	k.shards = append(k.shards, &shard{rows: m, first: uint32(len(k.shards)) * shardRows, words: words, space: newSpace(shardRows)})
+	k.shards = append(k.shards, &shard{rows: m, first: uint32(len(k.shards)) * shardRows, space: newSpace(shardRows)})
 	return nil
 }
 
@@ -337,8 +342,12 @@ func (k *Kernel) Load(t *Table) (*Loaded, error) {
 	k.tables[l] = true
 	// What is in no list is nobody's to read or to evict, as it is held.
 	k.mu.Unlock()
-	k.fill(l, t, numbers)
+	err := k.fill(l, t, numbers)
 	k.mu.Lock()
+	if err != nil {
+		k.remove(l)
+		return nil, err
+	}
 	return l, nil
 }
 
@@ -362,21 +371,26 @@ func (k *Kernel) evict() bool {
 	}
 	slices.SortFunc(spare, func(a, b *Loaded) int { return int(int64(a.used) - int64(b.used)) })
 	for _, t := range spare[:(len(spare)+7)/8] {
-		t.gone = true
-		delete(k.tables, t)
-		k.pageSpace.give(t.pages)
-		for _, e := range t.rows {
-			e.shard.space.give(e.extent)
-		}
-		for _, r := range t.rules {
-			if k.ruleUsers[r]--; k.ruleUsers[r] == 0 {
-				delete(k.ruleNumbers, k.rules[r])
-				k.limboRules = append(k.limboRules, r)
-			}
-		}
+		k.remove(t)
 		k.counted.Evicted++
 	}
 	return len(spare) > 0
+}
+
+// remove frees what a table takes.
+func (k *Kernel) remove(l *Loaded) {
+	l.gone = true
+	delete(k.tables, l)
+	k.pageSpace.give(l.pages)
+	for _, e := range l.rows {
+		e.shard.space.give(e.extent)
+	}
+	for _, r := range l.rules {
+		if k.ruleUsers[r]--; k.ruleUsers[r] == 0 {
+			delete(k.ruleNumbers, k.rules[r])
+			k.limboRules = append(k.limboRules, r)
+		}
+	}
 }
 
 // place finds room for a table, or takes none.
@@ -472,25 +486,35 @@ func (k *Kernel) numbers(l *Loaded, t *Table) []uint16 {
 }
 
 // fill writes a table to where it has room.
-func (k *Kernel) fill(l *Loaded, t *Table, numbers []uint16) {
-	rows := slices.Clone(l.rows)
-	for i, page := range t.Pages {
-		at := kernelPage{}
-		if page.Count > 0 {
-			if rows[0].n < page.Count {
-				rows = rows[1:]
+func (k *Kernel) fill(l *Loaded, t *Table, numbers []uint16) error {
+	pages := make([]kernelPage, len(t.Pages))
+	next := 0
+	for _, e := range l.rows {
+		first := e.at / blockRows
+		blocks := (e.at+e.n-1)/blockRows + 1 - first
+		err := fillPart(e.shard.rows, first, blocks, func(blocks [][blockWords]uint16) {
+			row := e.at
+			for ; next < len(t.Pages); next++ {
+				p := t.Pages[next]
+				if row+p.Count > e.at+e.n {
+					return
+				}
+				if p.Count == 0 {
+					continue
+				}
+				pages[next] = kernelPage{e.shard.first + row, p.Count}
+				for _, r := range t.Rows[p.First:][:p.Count] {
+					b := &blocks[row/blockRows-first]
+					b[row%blockRows], b[row%blockRows+blockRows] = r.Low, numbers[r.Rule]
+					row++
+				}
 			}
-			s, row := rows[0].shard, rows[0].at
-			rows[0].at += page.Count
-			rows[0].n -= page.Count
-			at = kernelPage{s.first + row, page.Count}
-			for j, r := range t.Rows[page.First:][:page.Count] {
-				word := (row+uint32(j))/blockRows*blockWords + (row+uint32(j))%blockRows
-				s.words[word], s.words[word+blockRows] = r.Low, numbers[r.Rule]
-			}
+		})
+		if err != nil {
+			return err
 		}
-		k.pages[int(l.pages.at)+i] = at
 	}
+	return fillPart(k.pages, l.pages.at, l.pages.n, func(to []kernelPage) { copy(to, pages) })
 }
 
 // Release lets a table go that Load gave.

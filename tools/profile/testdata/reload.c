@@ -2,7 +2,7 @@
 #include <dlfcn.h>
 #include <stdlib.h>
 
-typedef void burn(void);
+typedef void burn(unsigned n);
 
 int main(int argc, char **argv)
 {
@@ -11,7 +11,8 @@ int main(int argc, char **argv)
 
 		if (!lib)
 			return 1;
-		((burn *)dlsym(lib, "enter"))();
+		// Some are there for as long as it takes to be known.
+		((burn *)dlsym(lib, "enter"))(i % 7 ? 10000000 : 200000000);
 		dlclose(lib);
 	}
 }

@@ -3,19 +3,19 @@
 
 static volatile unsigned sink;
 
-__attribute__((noinline)) void NAME(void)
+__attribute__((noinline)) void NAME(unsigned n)
 {
-	for (unsigned i = 0; i < SPINS; i++)
+	for (unsigned i = 0; i < n; i++)
 		sink += i;
 	__asm__ volatile("" ::: "memory");
 }
 
-__attribute__((noinline)) void enter(void)
+__attribute__((noinline)) void enter(unsigned n)
 {
 	char buffer[SIZE];
 
 	memset(buffer, 1, sizeof(buffer));
 	__asm__ volatile("" ::"r"(buffer) : "memory");
-	NAME();
+	NAME(n);
 	sink += buffer[sink % sizeof(buffer)];
 }
