@@ -245,11 +245,14 @@ __noinline int context_step(void)
 	return 0;
 }
 
+/* In two loops, as the verifier goes through each of them round by round. */
+#define CONTEXT_STEPS 32
+
 __noinline int context_steps(void)
 {
-	for (int i = 0; i < CONTEXTS; i++) {
+	for (int i = 0; i < CONTEXT_STEPS; i++) {
 		if (context_step())
-			break;
+			return 1;
 	}
 	return 0;
 }
@@ -265,7 +268,10 @@ static __always_inline __u64 interrupted_sp(struct copy_record *r, __u64 sp)
 		return 0;
 	r->interrupted = 0;
 	r->context = FIRST_CONTEXT(r->signal_stack + r->signal_size);
-	context_steps();
+	for (int i = 0; i < CONTEXTS / CONTEXT_STEPS; i++) {
+		if (context_steps())
+			break;
+	}
 	return r->interrupted;
 }
 
