@@ -61,7 +61,7 @@ func TestKernelTableChains(t *testing.T) {
 					}
 					spinning += s.Count
 				}
-				if spinning < 23 || run.Lost != 0 {
+				if spinning < 10 || run.Lost != 0 {
 					t.Errorf("%d samples of the end, %+v", spinning, run)
 				}
 			})
@@ -90,7 +90,7 @@ func TestKernelTables(t *testing.T) {
 func TestKernelTablesAtOnce(t *testing.T) {
 	livetest.Need(t)
 	path := filepath.Join(t.TempDir(), "chain")
-	writeChain(t, path, 20*spinsHere())
+	writeChain(t, path, 32*spinsHere())
 	checkChain(t, "--", path)
 }
 
@@ -118,9 +118,9 @@ func checkChain(t *testing.T, args ...string) {
 }
 
 // verified is how many instructions the kernel's verifier went through when the program was
-// last made larger with open eyes: 8,667 on 6.1, 6,573 on 6.12, 8,383 on 6.18 and 7,414 on 7.3.
-// Kernels before 5.16 don't tell.
-const verified = 8_700
+// last made larger with open eyes: 11,347 on 6.1, 9,416 on 6.12, 10,378 on 6.18 and 9,636 on
+// 7.3. Kernels before 5.16 don't tell.
+const verified = 11_400
 
 // The walk stays as cheap to verify as it was, on every kernel.
 func TestKernelTablesVerified(t *testing.T) {

@@ -106,7 +106,7 @@ func TestKernelUnwindChains(t *testing.T) {
 				for what, n := range bad {
 					t.Errorf("%d of %d samples are %s", n, spinning, what)
 				}
-				if spinning < 30 || run.Lost != 0 {
+				if spinning < 10 || run.Lost != 0 {
 					t.Errorf("%d samples of the end, %+v", spinning, run)
 				}
 				sound(t, stacks)

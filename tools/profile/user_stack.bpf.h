@@ -227,32 +227,35 @@ struct signal_context {
 #define CONTEXTS 1024
 #endif
 
-/* Looks for the context at one place. Gives 1 at the end. */
+/* The verifier goes through each round of a loop: so there are two, of which it sees one but once. */
+#define CONTEXTS_A_STEP 16
+
+/* Looks for the context at some places. Gives 1 at the end. */
 __noinline int context_step(void)
 {
 	struct copy_record *r = copy_record();
 	struct signal_context context;
 
-	if (!r || bpf_probe_read_user(&context, sizeof(context), (void *)r->context))
+	if (!r)
 		return 1;
-	if (context.stack == r->signal_stack && context.stack_size == r->signal_size) {
+	for (int i = 0; i < CONTEXTS_A_STEP; i++, r->context -= CONTEXT_STEP) {
+		if (bpf_probe_read_user(&context, sizeof(context), (void *)r->context))
+			return 1;
+		if (context.stack != r->signal_stack || context.stack_size != r->signal_size)
+			continue;
 		if (bpf_probe_read_user(&r->interrupted, sizeof(r->interrupted),
 					(void *)(r->context + CONTEXT_SP)))
 			r->interrupted = 0;
 		return 1;
 	}
-	r->context -= CONTEXT_STEP;
 	return 0;
 }
 
-/* In two loops, as the verifier goes through each of them round by round. */
-#define CONTEXT_STEPS 32
-
 __noinline int context_steps(void)
 {
-	for (int i = 0; i < CONTEXT_STEPS; i++) {
+	for (int i = 0; i < CONTEXTS / CONTEXTS_A_STEP; i++) {
 		if (context_step())
-			return 1;
+			break;
 	}
 	return 0;
 }
@@ -268,10 +271,7 @@ static __always_inline __u64 interrupted_sp(struct copy_record *r, __u64 sp)
 		return 0;
 	r->interrupted = 0;
 	r->context = FIRST_CONTEXT(r->signal_stack + r->signal_size);
-	for (int i = 0; i < CONTEXTS / CONTEXT_STEPS; i++) {
-		if (context_steps())
-			break;
-	}
+	context_steps();
 	return r->interrupted;
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -189,6 +190,8 @@ func TestInstructions(t *testing.T) {
 		{"remember", []byte{opRememberState, opDefCFA, 6, 16, opOffset | 6, 2, opRestoreState}, sp(8)},
 		{"remember twice", []byte{opRememberState, opDefCFAOffset, 16, opRememberState, opDefCFAOffset, 24, opRestoreState}, sp(16)},
 		{"restore of nothing", []byte{opRestoreState}, Rule{}},
+		{"as much put aside as may be", bytes.Repeat([]byte{opRememberState}, maxRemembered), sp(8)},
+		{"more put aside", bytes.Repeat([]byte{opRememberState}, maxRemembered+1), Rule{}},
 		{"def_cfa", []byte{opDefCFA, 6, 16}, Rule{Cfa: FP, Offset: 16, Ra: AtCFA, RaOffset: -1}},
 		{"def_cfa of another", []byte{opDefCFA, 0, 16}, Rule{}},
 		{"def_cfa_sf", []byte{opDefCFASF, 7, 0x7e}, sp(16)},
@@ -253,6 +256,70 @@ func TestInstructions(t *testing.T) {
 				t.Errorf("the next function: %+v", got)
 			}
 		})
+	}
+}
+
+// What a CIE says of a register is what it is restored to.
+func TestRestore(t *testing.T) {
+	for _, restore := range [][]byte{{opRestore | 6}, {opRestoreExtended, 6}} {
+		var w writer
+		w.addCIE("", "", append(bytes.Clone(def), opOffset|6, 4)...)
+		w.addFDE(codeAt, 64, append([]byte{opSameValue, 6, opAdvanceLoc | 1}, restore...)...)
+		table := tableOf(t, &w, 4096)
+		want := sp(8)
+		if got := table.Find(codeAt); got != want {
+			t.Errorf("before: %+v, want %+v", got, want)
+		}
+		want.Fp, want.FpOffset = AtCFA, -4
+		if got := table.Find(codeAt + 1); got != want {
+			t.Errorf("after: %+v, want %+v", got, want)
+		}
+	}
+}
+
+// A span takes the place of what it overlaps of others. Of one that has a program what is
+// behind is lost, too.
+func TestOver(t *testing.T) {
+	fixed := func(start, end uint64) span { return span{start: start, end: end, cie: -1} }
+	program := func(start, end uint64) span { return span{start: start, end: end} }
+	for _, test := range []struct {
+		name        string
+		spans, want []span
+	}{
+		{"none", nil, []span{fixed(10, 20)}},
+		{"beside", []span{program(0, 10), program(20, 30)}, []span{program(0, 10), fixed(10, 20), program(20, 30)}},
+		{"apart", []span{program(0, 5), program(25, 30)}, []span{program(0, 5), fixed(10, 20), program(25, 30)}},
+		{"before all", []span{fixed(30, 40)}, []span{fixed(10, 20), fixed(30, 40)}},
+		{"across", []span{program(0, 15), fixed(15, 25)}, []span{program(0, 10), fixed(10, 20), fixed(20, 25)}},
+		{"in one", []span{fixed(0, 30)}, []span{fixed(0, 10), fixed(10, 20), fixed(20, 30)}},
+		{"in one with a program", []span{program(0, 30)}, []span{program(0, 10), fixed(10, 20)}},
+		{"around some", []span{program(11, 12), fixed(12, 20)}, []span{fixed(10, 20)}},
+	} {
+		if got := over(test.spans, fixed(10, 20)); !slices.Equal(got, test.want) {
+			t.Errorf("%s: %v, want %v", test.name, got, test.want)
+		}
+	}
+}
+
+// What signals' handlers return to is found wherever it is in code of which nothing is known.
+func TestRestorers(t *testing.T) {
+	restorer := machines[elf.EM_X86_64].restorer
+	for _, at := range []int{100, 64<<10 - 1, 64<<10 - 4, 64<<10 - 8, 64 << 10, 128<<10 - 12, 200<<10 - len(restorer)} {
+		var w writer
+		absolute(&w)
+		w.addFDE(codeAt, 16)
+		code := make([]byte, 200<<10)
+		copy(code[at:], restorer)
+		table, err := Open(bytes.NewReader(image(elf.EM_X86_64, code, 0, map[string][]byte{".eh_frame": w.Bytes()})))
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkTable(t, table)
+		for offset, want := range map[int]CFA{-2: Unknown, -1: Signal, len(restorer) - 1: Signal, len(restorer): Unknown} {
+			if got := table.Find(codeAt + uint64(at+offset)); got.Cfa != want {
+				t.Errorf("%d%+d: %+v", at, offset, got)
+			}
+		}
 	}
 }
 
@@ -400,6 +467,23 @@ func TestDebugFrame(t *testing.T) {
 	for offset, want := range map[uint64]Rule{0: sp(16), 16: {}, 99: {}, 100: sp(32), 115: sp(32), 116: {}} {
 		if got := table.Find(codeAt + offset); got != want {
 			t.Errorf("%d: %+v, want %+v", offset, got, want)
+		}
+	}
+}
+
+// What is wrong with one section doesn't matter to the other.
+func TestOneGood(t *testing.T) {
+	for _, bad := range []string{".eh_frame", ".debug_frame"} {
+		good := map[string]string{".eh_frame": ".debug_frame", ".debug_frame": ".eh_frame"}[bad]
+		w := writer{debug: good == ".debug_frame"}
+		absolute(&w)
+		w.addFDE(codeAt, 16)
+		table, err := Open(bytes.NewReader(image(elf.EM_X86_64, make([]byte, 4096), 0, map[string][]byte{good: w.Bytes(), bad: []byte("\x01\x02\x03\x04\x05")})))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := table.Find(codeAt); got != sp(8) {
+			t.Errorf("%+v", got)
 		}
 	}
 }

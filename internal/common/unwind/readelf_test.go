@@ -227,6 +227,9 @@ func checkTable(t testing.TB, table *Table) {
 			}
 			last = r.Rule
 		}
+		if p.Count == 1 && last == 0 {
+			t.Fatalf("page %d has a row to say that nothing is known", i)
+		}
 		if p.Count == 0 && last != 0 {
 			t.Fatalf("page %d has no rows, but rule %d holds where it begins", i, last)
 		}
