@@ -278,9 +278,14 @@ func (c *cursor) number(encoding byte) uint64 {
 // A span is code that one source of rules is about.
 type span struct {
 	start, end uint64
-	from, to   uint32 // the program, in the section's data
-	cie        int32  // index of unwinder's cies; -1 if from is that of a rule
+	from, to   uint32 // where the program is in the section's data
+	cie        int32  // index of file.cies, or one of:
 }
+
+const (
+	fixed  = -1 // there is but one rule, of which from is the index in file.rules
+	golang = -2 // from and to are indices of file.rows
+)
 
 // Bounds for sections that are made to hurt. Linkers leave a handful of CIEs in .eh_frame,
 // and one for each object in .debug_frame.

@@ -280,22 +280,22 @@ func TestRestore(t *testing.T) {
 // A span takes the place of what it overlaps of others. Of one that has a program what is
 // behind is lost, too.
 func TestOver(t *testing.T) {
-	fixed := func(start, end uint64) span { return span{start: start, end: end, cie: -1} }
+	one := func(start, end uint64) span { return span{start: start, end: end, cie: fixed} }
 	program := func(start, end uint64) span { return span{start: start, end: end} }
 	for _, test := range []struct {
 		name        string
 		spans, want []span
 	}{
-		{"none", nil, []span{fixed(10, 20)}},
-		{"beside", []span{program(0, 10), program(20, 30)}, []span{program(0, 10), fixed(10, 20), program(20, 30)}},
-		{"apart", []span{program(0, 5), program(25, 30)}, []span{program(0, 5), fixed(10, 20), program(25, 30)}},
-		{"before all", []span{fixed(30, 40)}, []span{fixed(10, 20), fixed(30, 40)}},
-		{"across", []span{program(0, 15), fixed(15, 25)}, []span{program(0, 10), fixed(10, 20), fixed(20, 25)}},
-		{"in one", []span{fixed(0, 30)}, []span{fixed(0, 10), fixed(10, 20), fixed(20, 30)}},
-		{"in one with a program", []span{program(0, 30)}, []span{program(0, 10), fixed(10, 20)}},
-		{"around some", []span{program(11, 12), fixed(12, 20)}, []span{fixed(10, 20)}},
+		{"none", nil, []span{one(10, 20)}},
+		{"beside", []span{program(0, 10), program(20, 30)}, []span{program(0, 10), one(10, 20), program(20, 30)}},
+		{"apart", []span{program(0, 5), program(25, 30)}, []span{program(0, 5), one(10, 20), program(25, 30)}},
+		{"before all", []span{one(30, 40)}, []span{one(10, 20), one(30, 40)}},
+		{"across", []span{program(0, 15), one(15, 25)}, []span{program(0, 10), one(10, 20), one(20, 25)}},
+		{"in one", []span{one(0, 30)}, []span{one(0, 10), one(10, 20), one(20, 30)}},
+		{"in one with a program", []span{program(0, 30)}, []span{program(0, 10), one(10, 20)}},
+		{"around some", []span{program(11, 12), one(12, 20)}, []span{one(10, 20)}},
 	} {
-		if got := over(test.spans, fixed(10, 20)); !slices.Equal(got, test.want) {
+		if got := over(test.spans, one(10, 20)); !slices.Equal(got, test.want) {
 			t.Errorf("%s: %v, want %v", test.name, got, test.want)
 		}
 	}

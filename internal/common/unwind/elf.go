@@ -37,8 +37,9 @@ type file struct {
 	r       io.ReaderAt
 	code    []*elf.Prog // executable segments, in the order of their addresses
 	cies    []*cie
-	rules   []Rule // of spans that have but one
-	looks   int    // at single instructions
+	rules   []Rule // of spans that have no program
+	rows    []goRow
+	looks   int // at single instructions
 }
 
 // Open makes the table of an ELF file: of its .eh_frame, its .debug_frame where that has
@@ -126,6 +127,9 @@ func (f *file) order(spans []span) []span {
 			continue
 		}
 		s.end = min(s.end, code[0].Vaddr+code[0].Filesz)
+		if s.start >= s.end {
+			continue
+		}
 		if n := len(out); n > 0 {
 			if out[n-1].start == s.start {
 				continue
@@ -170,8 +174,8 @@ func over(spans []span, s span) []span {
 			out = append(out, s)
 			placed = true
 		}
-		// A program can be run from its beginning only.
-		if right := o; o.end > s.end && (o.cie < 0 || o.start >= s.end) {
+		// Others can be told from their beginning only.
+		if right := o; o.end > s.end && (o.cie == fixed || o.start >= s.end) {
 			right.start = max(o.start, s.end)
 			out = append(out, right)
 		}
@@ -201,8 +205,16 @@ func (f *file) table(spans []span) (*Table, error) {
 			b.row(end, Rule{})
 		}
 		end = s.end
-		if s.cie < 0 {
+		switch s.cie {
+		case fixed:
 			b.row(s.start, f.rules[s.from])
+			continue
+		case golang:
+			for _, r := range f.rows[s.from:s.to] {
+				if addr := s.start + uint64(r.offset); addr < s.end {
+					b.row(addr, f.rules[r.rule])
+				}
+			}
 			continue
 		}
 		c := f.cies[s.cie]
@@ -221,7 +233,10 @@ func (f *file) table(spans []span) (*Table, error) {
 // ehFrame finds the file's .eh_frame: by its name, or else as the C++ runtime does, which
 // works in files that have lost their section headers.
 func (f *file) ehFrame() (*section, error) {
-	if s := f.Section(".eh_frame"); s != nil && s.Type != elf.SHT_NOBITS {
+	if s := f.Section(".eh_frame"); s != nil {
+		if s.Type == elf.SHT_NOBITS {
+			return nil, nil // It is in the file that this one is the debugging information of.
+		}
 		data, err := f.read(s.Name, s.Offset, s.FileSize)
 		return &section{name: s.Name, data: data, addr: s.Addr}, err
 	}

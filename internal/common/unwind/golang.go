@@ -13,18 +13,21 @@ import (
 // maxGoPadding is how many bytes Go's linker pads functions with at most.
 const maxGoPadding = 64
 
-// maxGoSpans bounds what is believed of a table that is made to hurt: the largest programs have
-// a million.
-const maxGoSpans = 4 << 20
+// A goRow is where a rule begins to hold in a span of Go's code.
+type goRow struct {
+	offset uint32 // from the beginning of the span
+	rule   uint32 // index of file.rules
+}
 
 // goSpans makes spans of what a Go program's own table tells: how deep the stack is at each
 // instruction. The compiler writes no .eh_frame.
 func (f *file) goSpans() ([]span, error) {
 	var spans []span
-	var special []span
 	known := map[Rule]uint32{}
-	add := func(start, end uint64, r Rule) {
-		if start >= end {
+	var last *span
+	end := uint64(0)
+	add := func(from, to uint64, r Rule) {
+		if from >= to {
 			return
 		}
 		number, ok := known[r]
@@ -32,78 +35,123 @@ func (f *file) goSpans() ([]span, error) {
 			number = f.rule(r)
 			known[r] = number
 		}
-		if n := len(spans); n > 0 && spans[n-1].end == start && spans[n-1].from == number {
-			spans[n-1].end = end
-			return
+		if last == nil || from != end || to-last.start > math.MaxUint32 {
+			spans = append(spans, span{start: from, from: uint32(len(f.rows)), to: uint32(len(f.rows)), cie: golang})
+			last = &spans[len(spans)-1]
 		}
-		spans = append(spans, span{start: start, end: end, from: number, cie: -1})
+		if r.Cfa == Signal && last.from < last.to && f.rows[last.to-1].offset+1 < uint32(from-last.start) {
+			from-- // That is where the caller of the handler is looked for.
+		}
+		if last.from == last.to || f.rows[last.to-1].rule != number {
+			f.rows = append(f.rows, goRow{uint32(from - last.start), number})
+			last.to++
+		}
+		last.end, end = to, to
 	}
+	plain := byDepth(f.goRule)
 	err := symbols.GoFunctions(f.File, f.r, func(fn *symbols.GoFunction) bool {
-		rule := f.goRules(fn)
-		if fn.Assembly {
-			special = append(special, f.goSpecial(fn)...)
+		rule := plain
+		if fn.Top || fn.WritesSP || fn.Assembly {
+			rule = f.goRules(fn)
 		}
 		start := fn.Start
 		for i, d := range fn.Depths {
 			if i == len(fn.Depths)-1 && fn.End-d.End < maxGoPadding {
 				d.End = fn.End
 			}
-			add(start, d.End, rule(d.Depth))
-			start = d.End
+			for start < d.End {
+				r, upto := rule(start, d.Depth)
+				upto = min(upto, d.End)
+				add(start, upto, r)
+				start = upto
+			}
 		}
-		return len(spans) <= maxGoSpans
+		return len(f.rows) <= maxRows && len(spans) <= maxFunctions && len(f.rules) <= maxRules
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%w: Go's table of functions: %w", ErrMalformed, err)
 	}
-	if len(spans) > maxGoSpans {
-		return nil, fmt.Errorf("%w: Go's table of functions has more than %d changes of the stack", ErrTooLarge, maxGoSpans)
+	if len(f.rows) > maxRows || len(spans) > maxFunctions || len(f.rules) > maxRules {
+		return nil, fmt.Errorf("%w: Go's table of functions is larger than those of any program", ErrTooLarge)
 	}
-	spans = f.order(spans)
-	for _, s := range special[:min(len(special), maxSignals)] {
-		spans = over(spans, s)
-	}
-	return spans, nil
+	return f.order(spans), nil
 }
 
-// goRules gives the rule for each depth in a function.
-func (f *file) goRules(fn *symbols.GoFunction) func(depth int32) Rule {
-	rules := f.goRule
-	if !fn.Top && !fn.WritesSP {
-		return rules
-	}
-	switch fn.Name() {
-	case "runtime.sigtramp", "runtime.mstart":
+// goRules are the rules of a function, by address and the stack's depth there. Each is good
+// up to another address, if the depth is.
+type goRules func(addr uint64, depth int32) (Rule, uint64)
+
+func byDepth(rule func(depth int32) Rule) goRules {
+	return func(_ uint64, depth int32) (Rule, uint64) { return rule(depth), math.MaxUint64 }
+}
+
+// goRules gives the rules of a function that may not be like others.
+func (f *file) goRules(fn *symbols.GoFunction) goRules {
+	rules := byDepth(f.goRule)
+	name := fn.Name()
+	switch {
+	case name == "runtime.sigtramp" || name == "runtime.mstart":
 		// These are the tops of what Go's own tracebacks follow. But the first was called
 		// by the kernel, and the second by what began the thread.
 		return rules
-	case "runtime.cgocallback":
+	case name == "runtime.cgocallback":
 		// It pushes a return address on the other stack, too.
 		return rules
-	case "runtime.mcall":
+	case name == "runtime.mcall":
 		// Once on the other stack, the scheduler's, it pushes the goroutine, and that is
 		// what this stack begins with.
 		most := int32(0)
 		for _, d := range fn.Depths {
 			most = max(most, d.Depth)
 		}
-		return func(depth int32) Rule {
+		return byDepth(func(depth int32) Rule {
 			if depth == most {
 				return Rule{Cfa: End}
 			}
-			return rules(depth)
-		}
-	case "runtime.systemstack", "runtime.asmcgocall":
+			return f.goRule(depth)
+		})
+	case name == "runtime.systemstack" || name == "runtime.asmcgocall":
 		if r := f.goSwitch(fn); r != nil {
-			return r
+			return byDepth(r)
 		}
-	case "runtime.clone":
-		return rules // see goSpecial
+	case name == "runtime.clone":
+		// A new thread begins behind the instruction by which the other one returns.
+		code := f.goCode(fn)
+		ret, after := []byte{0xc3, 0x48, 0x89, 0xf4}, 1 // ret; mov %rsi,%rsp
+		if f.machine.Machine == elf.EM_AARCH64 {
+			ret, after = []byte{0xc0, 0x03, 0x5f, 0xd6}, 4 // ret
+		}
+		if at := bytes.Index(code, ret); at >= 0 {
+			begin := fn.Start + uint64(at+after)
+			return func(addr uint64, depth int32) (Rule, uint64) {
+				if addr < begin {
+					return f.goRule(depth), begin
+				}
+				return Rule{Cfa: End}, math.MaxUint64
+			}
+		}
+	case strings.HasPrefix(name, "runtime.sigreturn"):
+		// What a signal's handler returns to.
+		if bytes.HasPrefix(f.goCode(fn), f.machine.restorer) {
+			return byDepth(func(int32) Rule { return f.machine.signal })
+		}
 	}
-	if fn.Top {
-		return func(int32) Rule { return Rule{Cfa: End} }
+	switch {
+	case fn.Top:
+		return byDepth(func(int32) Rule { return Rule{Cfa: End} })
+	case fn.WritesSP:
+		return byDepth(func(int32) Rule { return Rule{} })
 	}
-	return func(int32) Rule { return Rule{} }
+	return rules
+}
+
+// goCode reads the beginning of a function; nothing if it can't be read.
+func (f *file) goCode(fn *symbols.GoFunction) []byte {
+	code, err := f.bytes(fn.Start, min(fn.End-fn.Start, 1024))
+	if err != nil {
+		return nil
+	}
+	return code
 }
 
 // goRule is the rule of a function whose stack has grown by so many bytes.
@@ -144,8 +192,7 @@ func (f *file) goSwitch(fn *symbols.GoFunction) func(depth int32) Rule {
 	}
 	// Older ones don't begin with push %rbp; mov %rsp,%rbp, and are left out by who follows
 	// frame pointers.
-	code, err := f.bytes(fn.Start, 4)
-	if err != nil || !bytes.Equal(code, []byte{0x55, 0x48, 0x89, 0xe5}) {
+	if !bytes.HasPrefix(f.goCode(fn), []byte{0x55, 0x48, 0x89, 0xe5}) {
 		return nil
 	}
 	return func(depth int32) Rule {
@@ -154,35 +201,4 @@ func (f *file) goSwitch(fn *symbols.GoFunction) func(depth int32) Rule {
 		}
 		return f.goRule(depth)
 	}
-}
-
-// goSpecial gives the parts of some functions that are what the rest of them is not.
-func (f *file) goSpecial(fn *symbols.GoFunction) []span {
-	m := f.machine
-	name := fn.Name()
-	clone := name == "runtime.clone"
-	if !clone && !strings.HasPrefix(name, "runtime.sigreturn") {
-		return nil
-	}
-	code, err := f.bytes(fn.Start, min(fn.End-fn.Start, 1024))
-	if err != nil {
-		return nil
-	}
-	if !clone {
-		// What a signal's handler returns to.
-		if at := bytes.Index(code, m.restorer); at >= 0 && fn.Start > 0 {
-			return []span{{fn.Start + uint64(at) - 1, fn.End, f.rule(m.signal), 0, -1}}
-		}
-		return nil
-	}
-	// A new thread begins in runtime.clone, behind the instruction by which the other one
-	// returns.
-	ret, after := []byte{0xc3, 0x48, 0x89, 0xf4}, 1 // ret; mov %rsi,%rsp
-	if m.Machine == elf.EM_AARCH64 {
-		ret, after = []byte{0xc0, 0x03, 0x5f, 0xd6}, 4 // ret
-	}
-	if at := bytes.Index(code, ret); at >= 0 {
-		return []span{{fn.Start + uint64(at+after), fn.End, f.rule(Rule{Cfa: End}), 0, -1}}
-	}
-	return nil
 }

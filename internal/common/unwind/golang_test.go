@@ -3,6 +3,9 @@ package unwind
 import (
 	"bytes"
 	"debug/elf"
+	"encoding/binary"
+	"errors"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -181,4 +184,51 @@ func has(table *Table, fn symbols.GoFunction, is func(Rule) bool) bool {
 		}
 	}
 	return false
+}
+
+// A Go program whose own table has been damaged gives an error by name, or a table.
+func TestGoDamaged(t *testing.T) {
+	path := buildGo(t, "amd64", "-ldflags=-s -w")
+	file, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := elf.NewFile(bytes.NewReader(file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := e.Section(".gopclntab")
+	if s == nil {
+		t.Fatal("there is no .gopclntab")
+	}
+	random := rand.New(rand.NewPCG(23, 0))
+	failed := 0
+	for n := range 100 {
+		damaged := bytes.Clone(file)
+		part := damaged[s.Offset:][:s.FileSize]
+		if n%2 == 0 {
+			part = part[:128] // the header
+		}
+		for range 1 + random.IntN(8) {
+			part[random.IntN(len(part))] = byte(random.Uint32())
+		}
+		if n%10 == 0 {
+			binary.LittleEndian.PutUint64(part[8:], random.Uint64()>>random.IntN(64)) // how many functions there are
+		}
+		table, err := Open(bytes.NewReader(damaged))
+		if err != nil {
+			failed++
+			if !errors.Is(err, ErrMalformed) && !errors.Is(err, ErrTooLarge) && !errors.Is(err, ErrNoFrames) {
+				t.Errorf("error %v", err)
+			}
+			continue
+		}
+		checkTable(t, table)
+		for _, r := range table.Rules {
+			checkRule(t, r, elf.EM_X86_64)
+		}
+	}
+	if failed < 20 || failed > 80 {
+		t.Errorf("%d of 100 failed", failed)
+	}
 }

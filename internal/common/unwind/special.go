@@ -42,7 +42,7 @@ func (f *file) signals(spans []span) []span {
 			}
 			first := start + uint64(at+i)
 			at += i + len(f.machine.restorer)
-			found = append(found, span{max(first, 1) - 1, first + uint64(len(f.machine.restorer)), f.rule(f.machine.signal), 0, -1})
+			found = append(found, span{max(first, 1) - 1, first + uint64(len(f.machine.restorer)), f.rule(f.machine.signal), 0, fixed})
 		}
 		return len(found) < maxSignals
 	}
@@ -140,11 +140,11 @@ func (f *file) root(spans []span) (span, bool) {
 		case s.start <= start && start < s.end:
 			if f.machine.linked && s.cie >= 0 {
 				// Old ones of arm64 don't say more than other functions do.
-				return span{s.start, s.end, f.rule(Rule{Cfa: End}), 0, -1}, true
+				return span{s.start, s.end, f.rule(Rule{Cfa: End}), 0, fixed}, true
 			}
 			return span{}, false
 		case s.start > start && s.start < end:
-			return span{start, s.start, f.rule(Rule{Cfa: End}), 0, -1}, true
+			return span{start, s.start, f.rule(Rule{Cfa: End}), 0, fixed}, true
 		}
 	}
 	skipped := maxRoot - len(code)
@@ -152,7 +152,7 @@ func (f *file) root(spans []span) (span, bool) {
 	if n == 0 {
 		return span{}, false
 	}
-	return span{start, start + uint64(skipped+n), f.rule(Rule{Cfa: End}), 0, -1}, true
+	return span{start, start + uint64(skipped+n), f.rule(Rule{Cfa: End}), 0, fixed}, true
 }
 
 // stubs gives rules for procedure linkage tables, which some linkers tell nothing of.
@@ -162,22 +162,25 @@ func (f *file) stubs() []span {
 	if f.machine.linked {
 		plain = Rule{Cfa: SP} // br x17
 	}
-	add := func(start, end uint64, r Rule) { spans = append(spans, span{start, end, f.rule(r), 0, -1}) }
 	for _, s := range f.Sections {
 		start, end := s.Addr, s.Addr+s.FileSize
 		if s.Type != elf.SHT_PROGBITS || end < start || s.Name != ".plt" && !strings.HasPrefix(s.Name, ".plt.") {
 			continue
 		}
+		add := func(from, to uint64, r Rule) {
+			spans = append(spans, span{start + from, min(start+to, end), f.rule(r), 0, fixed})
+		}
+		size := end - start
 		first, err := f.bytes(start, 32)
 		if s.Name != ".plt" || err != nil || len(first) < 32 {
-			add(start, end, plain)
+			add(0, size, plain)
 			continue
 		}
 		switch f.machine.Machine {
 		case elf.EM_X86_64:
 			// push to_linker(%rip); jmp *to_resolver(%rip)
 			if first[0] != 0xff || first[1] != 0x35 {
-				add(start, end, plain)
+				add(0, size, plain)
 				continue
 			}
 			// Each stub jumps here with a number pushed by its second instruction: behind a
@@ -190,22 +193,22 @@ func (f *file) stubs() []span {
 			}
 			r := plain
 			r.Offset = 16
-			add(start, start+6, r)
+			add(0, 6, r)
 			r.Offset = 24
-			add(start+6, start+16, r)
+			add(6, 16, r)
 			r = plain
 			r.Cfa, r.Add = PLT, pushed
-			add(start+16, end, r)
+			add(16, size, r)
 		case elf.EM_AARCH64:
 			// stp x16, x30, [sp, #-16]!
 			at := bytes.Index(first, []byte{0xf0, 0x7b, 0xbf, 0xa9})
 			if at < 0 || at > 4 {
-				add(start, end, plain)
+				add(0, size, plain)
 				continue
 			}
-			add(start, start+uint64(at)+4, plain)
-			add(start+uint64(at)+4, start+32, Rule{Cfa: SP, Offset: 16, Ra: AtCFA, RaOffset: -1})
-			add(start+32, end, plain)
+			add(0, uint64(at)+4, plain)
+			add(uint64(at)+4, 32, Rule{Cfa: SP, Offset: 16, Ra: AtCFA, RaOffset: -1})
+			add(32, size, plain)
 		}
 	}
 	return f.order(spans)
@@ -232,7 +235,7 @@ func (f *file) leaves() []span {
 			continue
 		}
 		if code, err := f.bytes(fn.Value, fn.Size); err == nil && isLeaf(code) {
-			spans = append(spans, span{fn.Value, fn.Value + uint64(len(code)), rule, 0, -1})
+			spans = append(spans, span{fn.Value, fn.Value + uint64(len(code)), rule, 0, fixed})
 		}
 	}
 	return f.order(spans)

@@ -7,12 +7,12 @@ import (
 	"unsafe"
 )
 
-// Bounds for files that are made to hurt. Of those in use the largest, browsers and
-// databases, have 3 million rows and 200 MiB of code; none has 2,000 different rules.
+// Bounds for files that are made to hurt. The largest that were met with are a Go program of
+// 6 million rows, and C++ libraries with 880 different rules.
 const (
 	maxRows  = 8 << 20
 	maxPages = 2 << 30 / PageSize
-	maxRules = 8192
+	maxRules = 4096
 )
 
 // Find gives the rule for the instruction at an address. It is the zero Rule where nothing
