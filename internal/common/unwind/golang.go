@@ -90,9 +90,9 @@ func (f *file) goRules(fn *symbols.GoFunction) goRules {
 	rules := byDepth(f.goRule)
 	name := fn.Name()
 	switch {
-	case name == "runtime.sigtramp" || name == "runtime.mstart":
-		// These are the tops of what Go's own tracebacks follow. But the first was called
-		// by the kernel, and the second by what began the thread.
+	case name == "runtime.sigtramp":
+		// It is the top of what Go's own tracebacks follow, but was called by the kernel.
+		// runtime.mstart, whose callers in C have no table, is one here, too.
 		return rules
 	case name == "runtime.cgocallback":
 		// It pushes a return address on the other stack, too.
@@ -110,10 +110,6 @@ func (f *file) goRules(fn *symbols.GoFunction) goRules {
 			}
 			return f.goRule(depth)
 		})
-	case name == "runtime.systemstack" || name == "runtime.asmcgocall":
-		if r := f.goSwitch(fn); r != nil {
-			return byDepth(r)
-		}
 	case name == "runtime.clone":
 		// A new thread begins behind the instruction by which the other one returns.
 		code := f.goCode(fn)
@@ -140,7 +136,7 @@ func (f *file) goRules(fn *symbols.GoFunction) goRules {
 	case fn.Top:
 		return byDepth(func(int32) Rule { return Rule{Cfa: End} })
 	case fn.WritesSP:
-		return byDepth(func(int32) Rule { return Rule{} })
+		return f.goSwitch(fn, name)
 	}
 	return rules
 }
@@ -175,30 +171,45 @@ func (f *file) goRule(depth int32) Rule {
 	return Rule{Cfa: SP, Offset: depth, Ra: AtCFA, RaOffset: int16(-words), Fp: AtCFA, FpOffset: int16(-words - 1)}
 }
 
-// goSwitch gives the rules of a function that calls another one on another stack, and has its
-// frame pointer still point to its own. It is nil if this version of it doesn't.
-func (f *file) goSwitch(fn *symbols.GoFunction) func(depth int32) Rule {
+// goSwitch gives the rules of a function that goes on with another stack. If it has a frame,
+// its frame pointer still points to that. If not, as in those that don't return to where
+// they were called, nothing is known.
+func (f *file) goSwitch(fn *symbols.GoFunction, name string) goRules {
+	nothing := byDepth(func(int32) Rule { return Rule{} })
+	code := f.goCode(fn)
+	code = code[:min(len(code), 64)]
 	if f.machine.linked {
-		if fn.Name() != "runtime.systemstack" {
-			return nil // It takes another frame pointer.
+		at := bytes.Index(code, []byte{0xfd, 0x23, 0x00, 0xd1}) // sub x29, sp, #8
+		if at < 0 || name == "runtime.asmcgocall" {             // which takes another frame pointer
+			return nothing
 		}
-		return func(depth int32) Rule {
+		begin := fn.Start + uint64(at) + 4
+		return func(addr uint64, depth int32) (Rule, uint64) {
 			r := f.goRule(depth)
-			if depth > 0 {
+			if addr < begin {
+				return r, begin
+			}
+			if r.Ra == AtCFA {
 				r.Cfa, r.Offset, r.Flags = FP, depth+8, Elsewhere
 			}
-			return r
+			return r, math.MaxUint64
 		}
 	}
-	// Older ones don't begin with push %rbp; mov %rsp,%rbp, and are left out by who follows
-	// frame pointers.
-	if !bytes.HasPrefix(f.goCode(fn), []byte{0x55, 0x48, 0x89, 0xe5}) {
-		return nil
+	begin := fn.Start
+	if bytes.HasPrefix(code, []byte{0x55, 0x48, 0x89, 0xe5}) { // push %rbp; mov %rsp,%rbp
+		begin += 4
+	} else if at := bytes.Index(code, []byte{0x48, 0x8d, 0x6c, 0x24}); at >= 0 { // lea n(%rsp),%rbp, of older ones
+		begin += uint64(at) + 5
+	} else {
+		return nothing
 	}
-	return func(depth int32) Rule {
+	return func(addr uint64, depth int32) (Rule, uint64) {
+		if addr < begin {
+			return f.goRule(depth), begin
+		}
 		if depth > 0 {
-			return Rule{Cfa: FP, Offset: 16, Ra: AtCFA, RaOffset: -1, Fp: AtCFA, FpOffset: -2, Flags: Elsewhere}
+			return Rule{Cfa: FP, Offset: 16, Ra: AtCFA, RaOffset: -1, Fp: AtCFA, FpOffset: -2, Flags: Elsewhere}, math.MaxUint64
 		}
-		return f.goRule(depth)
+		return f.goRule(depth), math.MaxUint64
 	}
 }
