@@ -55,9 +55,6 @@ Code that a runtime made (Node, Java, Python) has names if it writes
 seconds at most. It has them write that file, so it is not done unless wanted. One
 that has ended can't be asked. Java needs -XX:+PreserveFramePointer for whole stacks.
 
---save-raw records the samples of a run with all that they were found to be, and
---replay writes any output of it later, and anywhere, as root or not.
-
 With a command, that command is started and sampled, from its own beginning on, with
 all that it starts in turn; the exit status is then the command's. All filters work in
 the kernel. The tool's own samples are never shown.`,
