@@ -170,6 +170,9 @@ func (f *file) goCode(fn *symbols.GoFunction) []byte {
 func (f *file) goRule(depth int32) Rule {
 	words := depth / 8
 	switch {
+	case depth == -8 && !f.machine.linked:
+		// It has taken its return address off the stack for the time of a vfork.
+		return Rule{Cfa: SP, Ra: AtCFA, RaOffset: -1, Flags: Elsewhere}
 	case depth < 0 || depth%8 != 0:
 		return Rule{}
 	case !f.machine.linked:
