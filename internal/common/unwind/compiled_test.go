@@ -195,7 +195,95 @@ root:	.cfi_startproc
 	})
 }
 
-// The same in arm64 code.
+// What the compiler links in front of and behind programs, as GCC and its crtbegin.o have it.
+func TestStartFilesAMD64(t *testing.T) {
+	path := compile(t, amd64Target, `
+	.section .init, "ax"
+	.globl _init
+_init:	endbr64
+	sub $8, %rsp
+init_within:
+	call begin
+	add $8, %rsp
+init_after:
+	ret
+	.section .fini, "ax"
+_fini:	sub $8, %rsp
+fini_within:
+	add $8, %rsp
+fini_after:
+	ret
+	.text
+	.globl begin
+begin:	.cfi_startproc
+	ret
+	.cfi_endproc
+	.skip 64, 0x90
+deregister:
+	lea done(%rip), %rdi
+	lea done(%rip), %rax
+	cmp %rdi, %rax
+	je 1f
+	jmp *%rax
+1:	ret
+	.skip 16, 0x90
+aux:	endbr64
+	cmpb $0, done(%rip)
+	jne 1f
+	push %rbp
+aux_within:
+	mov %rsp, %rbp
+	call deregister
+	movb $1, done(%rip)
+	pop %rbp
+aux_after:
+	ret
+1:	ret
+	.balign 16
+frame_dummy:
+	jmp deregister
+	.skip 64, 0x90
+unknown:
+	nop
+	.skip 64, 0x90
+	.bss
+done:	.byte 0
+`, "-static", "-Wl,--no-rosegment", "-Wl,-e,begin")
+	within := Rule{Cfa: SP, Offset: 16, Fp: AtCFA, FpOffset: -2, Ra: AtCFA, RaOffset: -1}
+	rulesAt(t, path, map[string]Rule{
+		"_init": called, "init_within-1": called, "init_within": sp(16), "init_after-1": sp(16), "init_after": called,
+		"_fini": called, "fini_within": sp(16), "fini_after": called,
+		"deregister-1": {}, "deregister": called, "aux": called, "aux_within-1": called, "aux_within": within, "aux_after-1": within,
+		"aux_after": called, "frame_dummy": called, "unknown": {},
+	})
+}
+
+func TestStartFilesARM64(t *testing.T) {
+	path := compile(t, arm64Target, `
+	.section .init, "ax"
+	.globl _init
+_init:	paciasp
+	stp x29, x30, [sp, #-16]!
+init_within:
+	mov x29, sp
+	bl begin
+	ldp x29, x30, [sp], #16
+init_after:
+	autiasp
+	ret
+	.text
+	.globl begin
+begin:	.cfi_startproc
+	ret
+	.cfi_endproc
+`, "-static", "-Wl,--no-rosegment", "-Wl,-e,begin")
+	within := Rule{Cfa: SP, Offset: 16, Fp: AtCFA, FpOffset: -2, Ra: AtCFA, RaOffset: -1}
+	rulesAt(t, path, map[string]Rule{
+		"_init": {Cfa: SP}, "init_within-1": {Cfa: SP}, "init_within": within, "init_after-1": within, "init_after": {Cfa: SP}, "init_after+4": {Cfa: SP},
+	})
+}
+
+// TestSpecialARM64 is TestSpecialAMD64 in arm64 code.
 func TestSpecialARM64(t *testing.T) {
 	path := compile(t, arm64Target, `
 	.text

@@ -95,7 +95,10 @@ func (f *file) spans() ([]span, error) {
 	if len(spans) == 0 && len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	return f.special(merge(merge(spans, f.leaves()), f.stubs())), nil
+	for _, more := range []func([]span) []span{f.leaves, f.stubs, f.startFiles} {
+		spans = merge(spans, more(spans))
+	}
+	return f.special(spans), nil
 }
 
 // add adds what a section tells of that is not yet known.

@@ -3,6 +3,7 @@ package unwind
 import (
 	"bytes"
 	"debug/elf"
+	"encoding/binary"
 	"fmt"
 	"math"
 	"strings"
@@ -97,19 +98,11 @@ func (f *file) goRules(fn *symbols.GoFunction) goRules {
 	case name == "runtime.cgocallback":
 		// It pushes a return address on the other stack, too.
 		return rules
-	case name == "runtime.mcall":
-		// Once on the other stack, the scheduler's, it pushes the goroutine, and that is
-		// what this stack begins with.
-		most := int32(0)
-		for _, d := range fn.Depths {
-			most = max(most, d.Depth)
+	case name == "runtime.mcall" || name == "runtime.morestack":
+		// They leave the goroutine's stack for the scheduler's, which begins with them.
+		if begin := f.goOtherStack(fn); begin != 0 {
+			return f.goBefore(begin)
 		}
-		return byDepth(func(depth int32) Rule {
-			if depth == most {
-				return Rule{Cfa: End}
-			}
-			return f.goRule(depth)
-		})
 	case name == "runtime.clone":
 		// A new thread begins behind the instruction by which the other one returns.
 		code := f.goCode(fn)
@@ -118,13 +111,7 @@ func (f *file) goRules(fn *symbols.GoFunction) goRules {
 			ret, after = []byte{0xc0, 0x03, 0x5f, 0xd6}, 4 // ret
 		}
 		if at := bytes.Index(code, ret); at >= 0 {
-			begin := fn.Start + uint64(at+after)
-			return func(addr uint64, depth int32) (Rule, uint64) {
-				if addr < begin {
-					return f.goRule(depth), begin
-				}
-				return Rule{Cfa: End}, math.MaxUint64
-			}
+			return f.goBefore(fn.Start + uint64(at+after))
 		}
 	case strings.HasPrefix(name, "runtime.sigreturn"):
 		// What a signal's handler returns to.
@@ -141,6 +128,35 @@ func (f *file) goRules(fn *symbols.GoFunction) goRules {
 	return rules
 }
 
+// goBefore gives the rules of a function that is a root from an address on.
+func (f *file) goBefore(root uint64) goRules {
+	return func(addr uint64, depth int32) (Rule, uint64) {
+		if addr < root {
+			return f.goRule(depth), root
+		}
+		return Rule{Cfa: End}, math.MaxUint64
+	}
+}
+
+// goOtherStack gives the address from which on a function is on another stack, or 0.
+func (f *file) goOtherStack(fn *symbols.GoFunction) uint64 {
+	code := f.goCode(fn)
+	for i := 0; i+4 <= len(code); i++ {
+		if f.machine.linked {
+			// mov sp, xN
+			if i%4 == 0 && binary.LittleEndian.Uint32(code[i:])&^(31<<5) == 0x9100001f {
+				return fn.Start + uint64(i) + 4
+			}
+			continue
+		}
+		// mov n(%reg),%rsp
+		if code[i]&^1 == 0x48 && code[i+1] == 0x8b && code[i+2]&^7 == 0x60 && code[i+2]&7 != 4 {
+			return fn.Start + uint64(i) + 4
+		}
+	}
+	return 0
+}
+
 // goCode reads the beginning of a function; nothing if it can't be read.
 func (f *file) goCode(fn *symbols.GoFunction) []byte {
 	code, err := f.bytes(fn.Start, min(fn.End-fn.Start, 1024))
@@ -154,6 +170,9 @@ func (f *file) goCode(fn *symbols.GoFunction) []byte {
 func (f *file) goRule(depth int32) Rule {
 	words := depth / 8
 	switch {
+	case depth == -8 && !f.machine.linked:
+		// It has taken its return address off the stack for the time of a vfork.
+		return Rule{Cfa: SP, Ra: AtCFA, RaOffset: -1, Flags: Elsewhere}
 	case depth < 0 || depth%8 != 0:
 		return Rule{}
 	case !f.machine.linked:

@@ -140,9 +140,11 @@ func checkGoFunctions(t *testing.T, path string, table *Table) {
 	defer f.Close()
 	want := map[string]func(symbols.GoFunction) bool{
 		// Called by nothing: what is looked up is the call's last byte.
-		"runtime.goexit":    func(fn symbols.GoFunction) bool { return table.Find(fn.Start).Cfa == End },
-		"runtime.rt0_go":    func(fn symbols.GoFunction) bool { return table.Find(fn.End-1).Cfa == End },
-		"runtime.morestack": func(fn symbols.GoFunction) bool { return table.Find(fn.End-1) == Rule{} },
+		"runtime.goexit": func(fn symbols.GoFunction) bool { return table.Find(fn.Start).Cfa == End },
+		"runtime.rt0_go": func(fn symbols.GoFunction) bool { return table.Find(fn.End-1).Cfa == End },
+		"runtime.morestack": func(fn symbols.GoFunction) bool {
+			return table.Find(fn.Start).Cfa == SP && has(table, fn, func(r Rule) bool { return r.Cfa == End })
+		},
 		"runtime.clone": func(fn symbols.GoFunction) bool {
 			return table.Find(fn.Start).Cfa == SP && table.Find(fn.End-1).Cfa == End
 		},

@@ -161,7 +161,7 @@ func checkAgainstReadelf(t *testing.T, path string) int {
 		}
 		if i+1 == len(fdes) || fdes[i+1].start > end+maxPadding {
 			unknown := func(got Rule) bool {
-				return got == Rule{} || got == machines[e.Machine].signal || got.Cfa == End || beforeStubs(e, end)
+				return got == Rule{} || got == machines[e.Machine].signal || got.Cfa == End || beforeSpecial(e, end)
 			}
 			if i+1 < len(fdes) && fdes[i+1].signal && fdes[i+1].start == end+1 || e.Entry >= end && e.Entry-end <= maxPadding {
 				continue // What is between is padding.
@@ -175,10 +175,20 @@ func checkAgainstReadelf(t *testing.T, path string) int {
 	return rows
 }
 
-// beforeStubs reports whether there are stubs of a linker at an address, or padding before them.
-func beforeStubs(e *elf.File, addr uint64) bool {
+// beforeSpecial reports whether there is code at an address that has rules of our own, or padding
+// before it: stubs of a linker, .init and .fini, and what begins as crtbegin.o does.
+func beforeSpecial(e *elf.File, addr uint64) bool {
 	return slices.ContainsFunc(e.Sections, func(s *elf.Section) bool {
-		return strings.HasPrefix(s.Name, ".plt") && addr+maxPadding >= s.Addr && addr < s.Addr+s.Size
+		if s.Flags&elf.SHF_EXECINSTR == 0 || addr+maxPadding < s.Addr || addr >= s.Addr+s.Size {
+			return false
+		}
+		if strings.HasPrefix(s.Name, ".plt") || s.Name == ".init" || s.Name == ".fini" {
+			return true
+		}
+		code := make([]byte, 512)
+		n, _ := s.ReadAt(code, int64(max(addr, s.Addr)-s.Addr))
+		i := bytes.Index(code[:n], []byte{0x48, 0x39, 0xf8, 0x74}) // cmp %rdi,%rax; je
+		return i >= 14 && i < 32 && code[i-14] == 0x48 && code[i-13] == 0x8d
 	})
 }
 

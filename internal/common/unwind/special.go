@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"debug/elf"
 	"encoding/binary"
+	"iter"
 	"strings"
 )
 
@@ -65,25 +66,37 @@ func (f *file) signals(spans []span) []span {
 		}
 		return true
 	}
-	for _, p := range f.code {
-		at := p.Vaddr
-		end := p.Vaddr + p.Filesz
-		for len(spans) > 0 && spans[0].start < end {
-			s := spans[0]
-			spans = spans[1:]
-			if s.start-at > maxPadding && s.start > at && !scan(at, s.start) {
-				return found
-			}
-			if s.cie >= 0 && f.cies[s.cie].signal && !scan(s.start, s.end) {
-				return found
-			}
-			at = max(at, s.end)
+	for _, s := range spans {
+		if s.cie >= 0 && f.cies[s.cie].signal && !scan(s.start, s.end) {
+			return found
 		}
-		if at < end && !scan(at, end) {
+	}
+	for start, end := range f.gaps(spans) {
+		if !scan(start, end) {
 			return found
 		}
 	}
 	return found
+}
+
+// gaps gives the code that no span is of, but for padding.
+func (f *file) gaps(spans []span) iter.Seq2[uint64, uint64] {
+	return func(yield func(start, end uint64) bool) {
+		rest := spans
+		for _, p := range f.code {
+			at, end := p.Vaddr, p.Vaddr+p.Filesz
+			for len(rest) > 0 && rest[0].start < end {
+				if rest[0].start > at && rest[0].start-at > maxPadding && !yield(at, rest[0].start) {
+					return
+				}
+				at = max(at, rest[0].end)
+				rest = rest[1:]
+			}
+			if at < end && !yield(at, end) {
+				return
+			}
+		}
+	}
 }
 
 // maxRoot is how many bytes of code a program may begin with that nothing else is known of.
@@ -156,7 +169,7 @@ func (f *file) root(spans []span) (span, bool) {
 }
 
 // stubs gives rules for procedure linkage tables, which some linkers tell nothing of.
-func (f *file) stubs() []span {
+func (f *file) stubs([]span) []span {
 	var spans []span
 	plain := Rule{Cfa: SP, Offset: 8, Ra: AtCFA, RaOffset: -1} // jmp
 	if f.machine.linked {
@@ -214,9 +227,106 @@ func (f *file) stubs() []span {
 	return f.order(spans)
 }
 
+// A change is where the rule of a function changes, behind some instruction.
+type change struct {
+	at   uint64
+	rule Rule
+}
+
+// startFiles gives rules for what the compiler links in front of and behind each program and
+// library: .init, .fini, and the functions that run constructors and destructors. Short
+// programs are met with in these, as each is a page that is not in memory yet.
+func (f *file) startFiles(spans []span) []span {
+	var out []span
+	add := func(end uint64, changes ...change) {
+		for i, c := range changes {
+			upto := end
+			if i+1 < len(changes) {
+				upto = changes[i+1].at
+			}
+			out = append(out, span{c.at, upto, f.rule(c.rule), 0, fixed})
+		}
+	}
+	for _, name := range []string{".init", ".fini"} {
+		s := f.Section(name)
+		if s == nil || s.Size > 256 || s.Type == elf.SHT_NOBITS {
+			continue
+		}
+		code, err := f.bytes(s.Addr, s.Size)
+		if err != nil {
+			continue
+		}
+		add(s.Addr+uint64(len(code)), f.initCode(code, s.Addr)...)
+	}
+	if f.machine.Machine == elf.EM_X86_64 {
+		for start, end := range f.gaps(spans) {
+			code, err := f.bytes(start, min(end-start, 512))
+			if err != nil {
+				continue
+			}
+			if changes, n := crtCode(code, start); n > 0 {
+				add(start+uint64(n), changes...)
+				break // There is one of it.
+			}
+		}
+	}
+	return f.order(out)
+}
+
+// initCode recognizes the code of .init and .fini, which is in one function made of pieces.
+func (f *file) initCode(code []byte, start uint64) []change {
+	in, out, before := "\x48\x83\xec\x08", "\x48\x83\xc4\x08", Rule{Cfa: SP, Offset: 8, Ra: AtCFA, RaOffset: -1} // sub $8,%rsp; add $8,%rsp
+	within := before
+	within.Offset = 16
+	if f.machine.linked {
+		in, out, before = "\xfd\x7b\xbf\xa9", "\xfd\x7b\xc1\xa8", Rule{Cfa: SP} // stp x29, x30, [sp, #-16]!; ldp x29, x30, [sp], #16
+		within = Rule{Cfa: SP, Offset: 16, Fp: AtCFA, FpOffset: -2, Ra: AtCFA, RaOffset: -1}
+	}
+	first, last := bytes.Index(code, []byte(in)), bytes.LastIndex(code, []byte(out))
+	if first < 0 || first > 8 || last < first {
+		return nil
+	}
+	return []change{{start, before}, {start + uint64(first+len(in)), within}, {start + uint64(last+len(out)), before}}
+}
+
+// crtCode recognizes the functions of GCC's crtbegin.o: deregister_tm_clones,
+// register_tm_clones, __do_global_dtors_aux and frame_dummy. Only the third has a frame. n is
+// how many bytes they are in, from the beginning; 0 if they aren't there.
+func crtCode(code []byte, start uint64) (changes []change, n int) {
+	// lea end(%rip),%rdi; lea end(%rip),%rax; cmp %rdi,%rax
+	first := -1
+	for i := 0; i+17 <= len(code) && first < 0; i++ {
+		if c := code[i:]; string(c[:3]) == "\x48\x8d\x3d" && string(c[7:10]) == "\x48\x8d\x05" && string(c[14:17]) == "\x48\x39\xf8" {
+			first = i
+		}
+	}
+	if first < 0 {
+		return nil, 0
+	}
+	// cmpb $0,done(%rip); jne; push %rbp
+	push := -1
+	for i := first; i+10 <= len(code) && push < 0; i++ {
+		if c := code[i:]; string(c[:2]) == "\x80\x3d" && c[6] == 0 && c[7] == 0x75 && c[9] == 0x55 {
+			push = i + 10
+		}
+	}
+	if push < 0 {
+		return nil, 0
+	}
+	pop := bytes.Index(code[push:], []byte{0x5d, 0xc3}) // pop %rbp; ret
+	if pop < 0 {
+		return nil, 0
+	}
+	pop += push + 1
+	before := Rule{Cfa: SP, Offset: 8, Ra: AtCFA, RaOffset: -1}
+	within := Rule{Cfa: SP, Offset: 16, Fp: AtCFA, FpOffset: -2, Ra: AtCFA, RaOffset: -1}
+	at := func(i int) uint64 { return start + uint64(i) }
+	return []change{{at(first), before}, {at(push), within}, {at(pop), before}}, min(pop+32, len(code))
+}
+
 // leaves gives rules for the functions of arm64 that have no frame, and call nothing: those of
 // the vdso, which has no table there. They are seen by their code.
-func (f *file) leaves() []span {
+func (f *file) leaves([]span) []span {
 	if f.machine.Machine != elf.EM_AARCH64 || f.Section(".eh_frame") != nil {
 		return nil
 	}
