@@ -235,7 +235,7 @@ func TestKernelOperations(t *testing.T) {
 
 // TestKernelLatency has a disk that takes 10 ms for each request.
 func TestKernelLatency(t *testing.T) {
-	livetest.Need(t)
+	livetest.NeedOnce(t)
 	disk := newDisk(t, "irqmode=2", "completion_nsec=10000000")
 	livetest.Attempts(t, func(a *livetest.Attempt) {
 		objects, text := livetest.Start(t, "-j", "-d", disk.name), livetest.Start(t, "-e", "--percentiles", "-d", disk.name)
@@ -274,7 +274,7 @@ func TestKernelLatency(t *testing.T) {
 // TestKernelSplit has a disk that does one request at a time, and several tasks that
 // read: their requests wait for each other.
 func TestKernelSplit(t *testing.T) {
-	livetest.Need(t)
+	livetest.NeedOnce(t)
 	disk := newDisk(t, "irqmode=2", "completion_nsec=3000000", "hw_queue_depth=1")
 	// Without a scheduler they would wait before there is a request.
 	setQueue(t, disk.name, "scheduler", "kyber")
@@ -416,7 +416,7 @@ func plainRead(o object) bool {
 
 // TestKernelIssuer counts for whoever issued a request.
 func TestKernelIssuer(t *testing.T) {
-	livetest.Need(t)
+	livetest.NeedOnce(t)
 	path := file(t)
 	cgroup := livetest.Cgroup(t)
 	if name, err := filter.CgroupPath(cgroup.ID); err != nil || name != "/"+filepath.Base(cgroup.Path) {
@@ -466,7 +466,7 @@ func TestKernelIssuer(t *testing.T) {
 // TestKernelCrowded has more requests than there is room for, until those that were
 // there first are used again.
 func TestKernelCrowded(t *testing.T) {
-	livetest.NeedEnds(t)
+	livetest.NeedOnce(t)
 	d := newDisk(t, "hw_queue_depth=64")
 	opts, _ := tooltest.Parse(t, &about, defineFlags, "-j", "-d", d.name)
 	if err := opts.check(nil, func() ([]disk, error) { return listDisks("/sys/block") }); err != nil {
@@ -514,7 +514,7 @@ func TestKernelCrowded(t *testing.T) {
 
 // TestKernelKeys has more to tell apart than there is room for.
 func TestKernelKeys(t *testing.T) {
-	livetest.NeedEnds(t)
+	livetest.NeedOnce(t)
 	path := file(t)
 	child := livetest.Child(t, actor, path)
 	room := slotsFor(1, ebpf.MustPossibleCPU())
@@ -579,7 +579,7 @@ func TestKernelWriteback(t *testing.T) {
 
 // TestKernelCommand counts the requests of a command.
 func TestKernelCommand(t *testing.T) {
-	livetest.NeedEnds(t)
+	livetest.NeedOnce(t)
 	path := file(t)
 	livetest.Attempts(t, func(a *livetest.Attempt) {
 		res := livetest.Run(t, append([]string{"-j", "--by", "comm,op", "--"}, livetest.RoleArgv(reader, path, strconv.Itoa(times), "4096")...)...)
@@ -612,7 +612,7 @@ func TestKernelCommand(t *testing.T) {
 }
 
 func TestKernelNoLeak(t *testing.T) {
-	livetest.NeedEnds(t)
+	livetest.NeedOnce(t)
 	before := livetest.Snapshot(t)
 	tool := livetest.Start(t, "--split", "--by", "disk,op,cgroup,comm", "0.1")
 	tool.Ready()

@@ -20,7 +20,7 @@ var liveRow = regexp.MustCompile(`^\d\d:\d\d:\d\d .* (\d+)  flags = (\S+)$`)
 
 // TestKernelLive has the reads in the rows of all intervals together.
 func TestKernelLive(t *testing.T) {
-	livetest.NeedEnds(t)
+	livetest.NeedOnce(t)
 	path := file(t)
 	child := livetest.Child(t, reader, path)
 	livetest.Attempts(t, func(a *livetest.Attempt) {
@@ -54,7 +54,7 @@ func TestKernelLive(t *testing.T) {
 // TestKernelTerminal has the tool on a terminal: it draws there, again when that is
 // resized, and leaves it as it was, with the last picture on it.
 func TestKernelTerminal(t *testing.T) {
-	livetest.NeedEnds(t)
+	livetest.NeedOnce(t)
 	far, near := terminal(t, 24, 80)
 	tool := livetest.StartWith(t, func(cmd *exec.Cmd) {
 		cmd.Env = append(cmd.Env, "TERM=xterm", "LC_ALL=C", "COLORTERM=", "NO_COLOR=")

@@ -61,7 +61,7 @@ func TestKernelZones(t *testing.T) {
 // TestKernelMerged has the kernel make one request of three: the third becomes part of
 // the first, and then so does the second.
 func TestKernelMerged(t *testing.T) {
-	livetest.Need(t)
+	livetest.NeedOnce(t)
 	const depth = 8
 	disk := newDisk(t, "irqmode=2", "completion_nsec=200000000", "hw_queue_depth="+strconv.Itoa(depth))
 	setQueue(t, disk.name, "scheduler", "mq-deadline")
@@ -243,7 +243,7 @@ func TestKernelGoneAtWork(t *testing.T) {
 
 // TestKernelCgroups has two cgroups write at once.
 func TestKernelCgroups(t *testing.T) {
-	livetest.NeedEnds(t)
+	livetest.NeedOnce(t)
 	path := file(t)
 	one, two := livetest.Cgroup(t), livetest.Cgroup(t)
 	few, more := livetest.Child(t, directWriter, path), livetest.Child(t, directWriter, path)
@@ -458,7 +458,7 @@ func TestKernelOwnDisk(t *testing.T) {
 // TestKernelMillion counts a million requests in many intervals: each of them in one, or
 // among the lost.
 func TestKernelMillion(t *testing.T) {
-	livetest.NeedEnds(t)
+	livetest.NeedOnce(t)
 	var disk string
 	if _, err := os.Stat("/sys/module/null_blk"); err == nil {
 		disk = newDisk(t, "submit_queues=2", "irqmode=0").name

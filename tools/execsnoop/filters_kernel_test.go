@@ -223,7 +223,7 @@ func (s *setting) tests() []filterTest {
 }
 
 func TestKernelFilters(t *testing.T) {
-	livetest.NeedEnds(t)
+	livetest.NeedOnce(t)
 	livetest.Namespace(t, func() {
 		s := newSetting(t)
 		tests := s.tests()

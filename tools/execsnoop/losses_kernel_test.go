@@ -23,7 +23,7 @@ import (
 // TestKernelStorm has programs run faster than can be shown through a small buffer,
 // some at the same time: shown and lost are all there were.
 func TestKernelStorm(t *testing.T) {
-	livetest.NeedEnds(t)
+	livetest.Need(t)
 	const families = 4
 	each := 1250
 	if livetest.Guest() {
@@ -93,7 +93,7 @@ func attached(t *testing.T, hooks []attach.Hook, mode attach.Mode) *attach.Set {
 // TestKernelCallsAreForgotten has execs that work and that fail, from first threads
 // and from others, and then no call may be left of those that have begun.
 func TestKernelCallsAreForgotten(t *testing.T) {
-	livetest.NeedEnds(t)
+	livetest.NeedOnce(t)
 	eachModeInTurn(t, func(t *testing.T, mode string) {
 		set := attached(t, hooks(true, false), attach.Mode(mode))
 		s := newStage(t)
@@ -185,7 +185,7 @@ func TestKernelSpares(t *testing.T) {
 // TestKernelCommand traces a command that runs others at the same time, as make -j
 // does: all that it ran is shown, from its own exec on, and how that ended.
 func TestKernelCommand(t *testing.T) {
-	livetest.NeedEnds(t)
+	livetest.NeedOnce(t)
 	eachModeInTurn(t, func(t *testing.T, mode string) {
 		const jobs = 8
 		s := newStage(t)
@@ -269,7 +269,7 @@ func TestKernelCommand(t *testing.T) {
 
 // TestKernelMemory sums up what the tool's maps take of the kernel's memory.
 func TestKernelMemory(t *testing.T) {
-	livetest.NeedEnds(t)
+	livetest.NeedOnce(t)
 	eachModeInTurn(t, func(t *testing.T, mode string) {
 		runs := [][]string{{"-x", "--exit", "--json", "--ancestors", "--env", "PATH", "--cwd", "--exe", "--max-bytes", "8M", "--pid", fmt.Sprint(os.Getpid()), "--follow"}}
 		if !livetest.Guest() {

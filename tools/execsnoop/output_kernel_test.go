@@ -167,7 +167,7 @@ var limits = []struct {
 // TestKernelMaxBytes has arguments of just the limit, and of more, in each mode
 // for those that fail.
 func TestKernelMaxBytes(t *testing.T) {
-	livetest.NeedEnds(t)
+	livetest.NeedOnce(t)
 	eachModeInTurn(t, func(t *testing.T, mode string) {
 		perform(t, []scene{{"limits", func(s *stage) {
 			for _, l := range limits {
@@ -192,7 +192,7 @@ func TestKernelMaxBytes(t *testing.T) {
 // TestKernelMegabyte has as many arguments as the kernel takes, or nearly so, and
 // they are all shown if asked for.
 func TestKernelMegabyte(t *testing.T) {
-	livetest.NeedEnds(t)
+	livetest.NeedOnce(t)
 	perform(t, []scene{{"arguments", func(s *stage) {
 		path, argv := leaf(s, "leaf"), []string{"leaf"}
 		for i := range 20 {
@@ -268,7 +268,7 @@ func TestKernelTree(t *testing.T) {
 
 // TestKernelSummary counts programs.
 func TestKernelSummary(t *testing.T) {
-	livetest.NeedEnds(t)
+	livetest.NeedOnce(t)
 	s := newStage(t)
 	naps, quick := s.program("naps", sleep(nap), livetest.Exit(0)), leaf(s, "quick")
 	fork := func(path string) livetest.Step {

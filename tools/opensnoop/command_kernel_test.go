@@ -61,7 +61,7 @@ func pathsBelow(dir string, all []row) (paths []string) {
 
 // TestKernelCommand traces commands from their first instruction to their end.
 func TestKernelCommand(t *testing.T) {
-	livetest.NeedEnds(t)
+	livetest.NeedOnce(t)
 	livetest.EachModeInTurn(t, func(t *testing.T, mode string) {
 		dir := makeFamily(t)
 		livetest.Attempts(t, func(a *livetest.Attempt) {
@@ -96,7 +96,7 @@ func TestKernelCommand(t *testing.T) {
 
 // TestKernelFollow follows what a process starts, and nothing else.
 func TestKernelFollow(t *testing.T) {
-	livetest.NeedEnds(t)
+	livetest.NeedOnce(t)
 	livetest.EachModeInTurn(t, func(t *testing.T, mode string) {
 		livetest.Attempts(t, func(a *livetest.Attempt) { follow(t, mode, a) })
 	})

@@ -310,7 +310,7 @@ func TestKernelFilters(t *testing.T) {
 // TestKernelFiltersTogether tries in few tools that each filter works in each
 // mode, for the kernels that only emulated guests have.
 func TestKernelFiltersTogether(t *testing.T) {
-	livetest.NeedEnds(t)
+	livetest.NeedOnce(t)
 	livetest.EachModeInTurn(t, func(t *testing.T, mode string) {
 		livetest.Namespace(t, func() {
 			s := newSetting(t)

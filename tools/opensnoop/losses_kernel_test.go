@@ -18,7 +18,7 @@ import (
 
 // TestKernelThreads opens in 64 threads at the same time, each as often.
 func TestKernelThreads(t *testing.T) {
-	livetest.NeedEnds(t)
+	livetest.NeedOnce(t)
 	const threads = 64
 	livetest.EachModeInTurn(t, func(t *testing.T, mode string) {
 		there := filepath.Join(t.TempDir(), "there")
@@ -207,7 +207,7 @@ func TestKernelBlocked(t *testing.T) {
 // TestKernelStartStop attaches and detaches 200 times while files are opened,
 // with several tools at a time, and looks for what is left.
 func TestKernelStartStop(t *testing.T) {
-	livetest.NeedEnds(t)
+	livetest.NeedOnce(t)
 	rounds, atOnce := 50, 4
 	pause := 50 * time.Microsecond // leaves the processor to the tools
 	if livetest.Guest() {

@@ -279,7 +279,7 @@ func stretch(path string, size int) string {
 
 // TestKernelHostRoot compares the full paths that --path-root host gives.
 func TestKernelHostRoot(t *testing.T) {
-	livetest.NeedEnds(t)
+	livetest.NeedOnce(t)
 	scenes := []scene{
 		{name: "host", play: func(s *script) {
 			file := s.file(s.dir, "file")

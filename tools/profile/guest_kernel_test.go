@@ -150,7 +150,7 @@ var burnLibrary = livetest.Role("burn-library", func(args []string) string {
 // A library that is mapped while the tool runs has names, also when it and its process are
 // gone at the end.
 func TestKernelLibraryOpenedLate(t *testing.T) {
-	livetest.NeedEnds(t)
+	livetest.NeedOnce(t)
 	path := filepath.Join(t.TempDir(), "library.so")
 	// Short calls, since Go can't stop a thread in such code.
 	const each = 1_000_000
@@ -205,7 +205,7 @@ var burnInContainer = livetest.Role("burn-in-container", func(args []string) str
 // What runs in another mount and pid namespace has names, by its own files, also when the
 // namespace is gone at the end and another file has the name outside.
 func TestKernelContainer(t *testing.T) {
-	livetest.NeedEnds(t)
+	livetest.NeedOnce(t)
 	dir := t.TempDir()
 	path := filepath.Join(dir, "inside")
 	writeBurner(t, path, "burn_in_container", true, spinsHere())
@@ -241,7 +241,7 @@ func TestKernelContainer(t *testing.T) {
 
 // A CPU that was off when the tool started, or goes off and comes again, is sampled.
 func TestKernelHotplug(t *testing.T) {
-	livetest.NeedEnds(t)
+	livetest.NeedOnce(t)
 	const online = "/sys/devices/system/cpu/cpu1/online"
 	if !livetest.Guest() {
 		t.Skip("SKIPPED: it takes a CPU off, so it is for guests only")
@@ -307,7 +307,7 @@ func TestKernelHotplug(t *testing.T) {
 
 // Names that no line of folded stacks may hold are escaped.
 func TestKernelFoldedOddNames(t *testing.T) {
-	livetest.NeedEnds(t)
+	livetest.NeedOnce(t)
 	path := filepath.Join(t.TempDir(), "od;d\n\xff")
 	writeBurner(t, path, "burn;odd\n1", true, spinsHere())
 	tool := livetest.Start(t, "-f", "-U", "-F", "499")

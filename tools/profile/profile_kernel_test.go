@@ -238,7 +238,7 @@ func TestKernelCounts(t *testing.T) {
 // A hardware event works where there is one. Elsewhere it is said that there is none, before
 // anything is sampled, and --preflight says it too.
 func TestKernelHardwareEvent(t *testing.T) {
-	livetest.Need(t)
+	livetest.NeedOnce(t)
 	tried := livetest.Run(t, "--preflight", "-e", "cycles")
 	r := livetest.Run(t, "--json", "-e", "cycles", "-c", "100000000", "0.1")
 	if r.Status != tried.Status {
@@ -268,7 +268,7 @@ func TestKernelHardwareEvent(t *testing.T) {
 // The kernel tells with each sample how many events it stands for, also with those that are
 // sent in short. At a frequency that changes all the time.
 func TestKernelPeriods(t *testing.T) {
-	livetest.Need(t)
+	livetest.NeedOnce(t)
 	const period = 7
 	child := livetest.Child(t, faulter)
 	for _, rate := range []string{"-c7", "-F499"} {
@@ -307,7 +307,7 @@ func TestKernelPeriods(t *testing.T) {
 
 // Samples that are alike are sent in short, which makes them no fewer.
 func TestKernelRepeats(t *testing.T) {
-	livetest.NeedEnds(t)
+	livetest.NeedOnce(t)
 	child := livetest.Child(t, faulter)
 	dir := t.TempDir()
 	script := filepath.Join(dir, "script")
@@ -353,7 +353,7 @@ func TestKernelLosses(t *testing.T) {
 }
 
 func TestKernelThreads(t *testing.T) {
-	livetest.Need(t)
+	livetest.NeedOnce(t)
 	child := livetest.Child(t, threaded)
 	var first, second int
 	if _, err := fmt.Sscan(child.Do(), &first, &second); err != nil {
@@ -383,7 +383,7 @@ func TestKernelThreads(t *testing.T) {
 }
 
 func TestKernelCPU(t *testing.T) {
-	livetest.NeedEnds(t)
+	livetest.NeedOnce(t)
 	if runtime.NumCPU() < 2 {
 		t.Skip("SKIPPED: this machine has one CPU")
 	}
@@ -464,7 +464,7 @@ func burnOne() { burn(units) }
 
 // Samples are where the time goes.
 func TestKernelShares(t *testing.T) {
-	livetest.NeedEnds(t)
+	livetest.NeedOnce(t)
 	child := livetest.Child(t, burner)
 	tool := livetest.Start(t, "--json", "-F", "997", "-p", fmt.Sprint(child.Pid()))
 	tool.Ready()
@@ -530,7 +530,7 @@ func TestKernelStacks(t *testing.T) {
 
 // Text and folded stacks have the form of BCC's, and the tool ends with its process.
 func TestKernelTexts(t *testing.T) {
-	livetest.NeedEnds(t)
+	livetest.NeedOnce(t)
 	before := livetest.Snapshot(t)
 	child := livetest.Child(t, faulter)
 	pid := fmt.Sprint(child.Pid())
@@ -566,7 +566,7 @@ func TestKernelTexts(t *testing.T) {
 
 // Many samples a second are no reason to lose count.
 func TestKernelFast(t *testing.T) {
-	livetest.NeedEnds(t)
+	livetest.NeedOnce(t)
 	child := livetest.Child(t, burner)
 	// 20,000 a second and CPU; an emulated CPU would do nothing else.
 	tool := livetest.Start(t, "--json", "-c", fmt.Sprint(1_000_000_000/slower(20_000)))

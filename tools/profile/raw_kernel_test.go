@@ -12,7 +12,7 @@ import (
 
 // TestKernelReplay compares what a run writes with what is written from its recording.
 func TestKernelReplay(t *testing.T) {
-	livetest.NeedEnds(t)
+	livetest.NeedOnce(t)
 	child := livetest.Child(t, faulter)
 	dir := t.TempDir()
 	raw := filepath.Join(dir, "raw")

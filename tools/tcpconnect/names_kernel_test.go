@@ -274,7 +274,7 @@ func connectTo(t *testing.T, list []lookup) {
 // The names of addresses looked up in every way, in network namespaces that the tool is
 // not in.
 func TestKernelDomains(t *testing.T) {
-	livetest.NeedEnds(t)
+	livetest.NeedOnce(t)
 	tool := livetest.Start(t, "--domains", "--json", "--name", lookedUp)
 	tool.Ready()
 	var all []lookup
@@ -335,7 +335,7 @@ func TestKernelDomains(t *testing.T) {
 
 // BCC's column: the name with how long its lookup took. A name may hold any byte.
 func TestKernelQueryColumn(t *testing.T) {
-	livetest.NeedEnds(t)
+	livetest.NeedOnce(t)
 	tool := livetest.Start(t, "-d", "--name", lookedUp)
 	tool.Ready()
 	var list []lookup

@@ -23,7 +23,6 @@ func (s server) serve() {
 // TestKernelStorm makes as many connections as fast as they go: shown and lost are all
 // there were, also with a ring buffer that is much too small.
 func TestKernelStorm(t *testing.T) {
-	livetest.NeedEnds(t)
 	livetest.EachModeInTurn(t, func(t *testing.T, mode string) {
 		n := 10_000
 		if livetest.Guest() {
@@ -118,7 +117,7 @@ func TestKernelRace(t *testing.T) {
 // TestKernelCommand traces a command and what it starts, and nothing else; its status is
 // the tool's.
 func TestKernelCommand(t *testing.T) {
-	livetest.NeedEnds(t)
+	livetest.NeedOnce(t)
 	livetest.EachModeInTurn(t, func(t *testing.T, mode string) {
 		livetest.Network(t, func() {
 			to, closed := newServer(t, home, 100, 0), newServer(t, home, -1, 0)
@@ -170,7 +169,7 @@ var starter = livetest.Role("starter", func(args []string) string {
 
 // TestKernelLeaves checks that nothing stays loaded, and what the tool's maps take.
 func TestKernelLeaves(t *testing.T) {
-	livetest.NeedEnds(t)
+	livetest.NeedOnce(t)
 	livetest.EachModeInTurn(t, func(t *testing.T, mode string) {
 		before := livetest.Snapshot(t)
 		for _, args := range []string{"", "--json --domains --daddr 10.0.0.0/8 -P 1-10"} {

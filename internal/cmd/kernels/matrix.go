@@ -36,7 +36,7 @@ var kernels = []kernel{
 	{Name: "5.10", Arch: "amd64", Release: "5.10.", Suites: []string{"bullseye-security", "bullseye"}, Default: true},
 	{Name: "6.1", Arch: "amd64", Release: "6.1.", Suites: []string{"bookworm-security", "bookworm"}, Default: true, Short: true},
 	{Name: "6.12", Arch: "amd64", Release: "6.12.", Suites: []string{"trixie-security", "bookworm-security", "trixie"}, Default: true, Short: true},
-	{Name: "7", Arch: "amd64", Release: "7.", Suites: []string{"trixie-backports", "sid"}, Default: true},
+	{Name: "7", Arch: "amd64", Release: "7.", Suites: []string{"trixie-backports", "sid"}, Default: true, Short: true},
 	{Name: "6.1-arm64", Arch: "arm64", Release: "6.1.", Suites: []string{"bookworm-security", "bookworm"}},
 	{Name: "6.12-arm64", Arch: "arm64", Release: "6.12.", Suites: []string{"trixie-security", "bookworm-security", "trixie"}},
 }

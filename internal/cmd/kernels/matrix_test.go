@@ -68,7 +68,7 @@ func TestPickKernels(t *testing.T) {
 	arm := image("Image", 0x38, "ARM\x64")
 	other := image("other", 0, "ELF")
 	for _, test := range []struct{ list, want string }{
-		{"", "5.10/amd64 6.1/amd64/short 6.12/amd64/short 7/amd64"},
+		{"", "5.10/amd64 6.1/amd64/short 6.12/amd64/short 7/amd64/short"},
 		{"6.12", "6.12/amd64"},
 		{"7, 6.12-arm64", "7/amd64 6.12-arm64/arm64"},
 		{x86 + " " + arm, "bzImage/amd64 Image/arm64"},

@@ -27,7 +27,7 @@ const (
 	kernelVar = "GOBCC_KERNEL_TESTS"
 	// guestVar is set where the kernel runs under emulation, which is slow.
 	guestVar = "GOBCC_GUEST"
-	// shortVar is set where a guest's kernel is one between others.
+	// shortVar is set where a guest's kernel is not the oldest of several.
 	shortVar = "GOBCC_SHORT"
 	// toolVar set to 1 makes a test binary be the tool.
 	toolVar = "GOBCC_LIVETEST_TOOL"
@@ -94,14 +94,14 @@ func NeedFast(t testing.TB) {
 	}
 }
 
-// NeedEnds is Need for a test of something that is hardly another matter on another
-// kernel: of all kernels that are tested under emulation, only the oldest and the newest
-// run it.
-func NeedEnds(t testing.TB) {
+// NeedOnce is Need for a test of something that is hardly another matter on another
+// kernel: beside the running kernel, only the oldest of those tested under emulation runs
+// it.
+func NeedOnce(t testing.TB) {
 	t.Helper()
 	Need(t)
 	if os.Getenv(shortVar) != "" {
-		t.Skip("SKIPPED: for the oldest and the newest kernel only, as it takes long in an emulated guest")
+		t.Skip("SKIPPED: for the oldest kernel and real machines only, as it takes long in an emulated guest")
 	}
 }
 

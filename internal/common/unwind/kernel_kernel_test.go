@@ -127,6 +127,7 @@ func (l *loadedTable) check(t *testing.T, k *Kernel, rng *rand.Rand) {
 // Whatever is loaded, mapped, forgotten and evicted: what is there is right, and all takes no
 // more memory than it may.
 func TestKernelTables(t *testing.T) {
+	livetest.NeedOnce(t)
 	const memory = 16 << 20
 	k := openTestKernel(t, memory)
 	rng := rand.New(rand.NewPCG(3, 4))
@@ -205,6 +206,7 @@ func TestKernelTables(t *testing.T) {
 
 // A process's list is replaced as often as it changes, and there is an end to what lists take.
 func TestKernelMappings(t *testing.T) {
+	livetest.NeedOnce(t)
 	k := openTestKernel(t, MinMemory)
 	rng := rand.New(rand.NewPCG(5, 6))
 	table := randomTable(rng, 30, 20, 5)
@@ -283,6 +285,7 @@ func TestKernelMappings(t *testing.T) {
 
 // More rules than there is room for are counted, and nothing is known where they hold.
 func TestKernelRules(t *testing.T) {
+	livetest.NeedOnce(t)
 	k := openTestKernel(t, MinMemory)
 	table := &Table{Start: PageSize, Rules: []Rule{{}}}
 	for i := range kernelRules + 22 {

@@ -13,7 +13,7 @@ type Plan struct {
 	Modules []string
 	// Run is the regular expression for go test's -run.
 	Run string
-	// Short is for a kernel between others: what is the same on all kernels is not tested.
+	// Short tells that what is the same on all kernels is not to be tested.
 	Short bool
 	// Seconds after boot at which the tests must be over.
 	Seconds int
