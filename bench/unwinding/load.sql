@@ -1,0 +1,5 @@
+CREATE TABLE t (n INTEGER PRIMARY KEY, s TEXT);
+WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 200000)
+INSERT INTO t SELECT n, hex(n * 7919 % 1000003) FROM c;
+CREATE INDEX i ON t (s);
+SELECT count(*), max(length(a.s || b.s)) FROM t a JOIN t b ON b.s > a.s AND b.n < 20 WHERE a.s LIKE '%3%4%';
