@@ -90,8 +90,8 @@ the kernel.`,
 		{Command: "biolatency -- dd if=/dev/sda of=/dev/null iflag=direct count=1000", Text: "Show the latencies of one command"},
 	},
 	Overhead: `By the kernel's own statistics (--stats), which cost a little themselves, the
-programs take 0.7 µs of a request: measured without options, with direct reads of
-4 KiB, 26 µs each, on a virtual machine. Nothing passes to the tool but the counts,
+programs take 0.8 µs of a request: measured without options, with direct reads of
+4 KiB, 37 µs each, on a virtual machine. Nothing passes to the tool but the counts,
 once an interval.`,
 	Caveats: `Without --bio, only devices with request queues are seen: disks, partitions (as
 part of their disk), loop and virtio devices. Those that pass bios on (device mapper,
