@@ -48,6 +48,7 @@ type engine struct {
 	command  uint32
 	early    uint64 // samples that were of none
 	crowded  uint64 // samples that there was no room for
+	reader   *tableReader
 	unwinder *unwinder
 	tables   *tables // nil if the kernel walks by none
 	copySize uint32  // of stacks, at most, in bytes
@@ -97,8 +98,9 @@ type located struct {
 }
 
 func newEngine(c *counter) *engine {
+	reader := newTableReader()
 	return &engine{
-		counter: c, unwinder: newUnwinder(), slots: map[slot]*sample{}, comms: map[[16]uint8]string{},
+		counter: c, reader: reader, unwinder: newUnwinder(reader), slots: map[slot]*sample{}, comms: map[[16]uint8]string{},
 		processes: map[*mappings.Process]*process{}, outside: map[string]*process{},
 		places: map[place]*frame{}, unread: map[*mappings.Process]uint64{},
 	}
@@ -348,9 +350,26 @@ func (e *engine) sample(s *sample) error {
 	return nil
 }
 
-// inSignal reports whether an address is one that a signal's handler returns to.
+// inSignal reports whether an address is one that a signal's handler returns to. Of files
+// whose table nobody was in want of nothing is known.
 func (e *engine) inSignal(owner *mappings.Process, addr uint64) bool {
-	return e.unwinder.inSignal(owner, addr) || e.tables != nil && e.tables.inSignal(owner, addr)
+	if owner == nil {
+		return false
+	}
+	m, ok := owner.Find(addr - 1)
+	if !ok {
+		return false
+	}
+	offset := m.FileOffset(addr - 1)
+	if t := e.unwinder.files[m.File]; t != nil && t.read == nil && t.table != nil {
+		return t.table.Layout.Signal(offset)
+	}
+	if e.tables != nil {
+		if t := e.tables.files[m.File]; t != nil {
+			return t.layout.Signal(offset)
+		}
+	}
+	return false
 }
 
 // caller is how much a frame's address is to be less to be in the call and not behind it,

@@ -301,11 +301,7 @@ func (p *session) sayUnread() {
 // sayUntabled says of which files there is no table.
 func (p *session) sayUntabled() {
 	var texts []string
-	problems := p.engine.unwinder.problems
-	if p.engine.tables != nil {
-		problems = append(slices.Clip(problems), p.engine.tables.problems...)
-	}
-	for _, err := range problems {
+	for _, err := range p.engine.reader.problems {
 		if text := err.Error(); !slices.Contains(texts, text) {
 			texts = append(texts, text)
 		}

@@ -1,14 +1,8 @@
 package main
 
 import (
-	"bytes"
-	"debug/elf"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -18,7 +12,6 @@ import (
 	"github.com/gobcc/gobcc/internal/common/cli"
 	"github.com/gobcc/gobcc/internal/common/mappings"
 	"github.com/gobcc/gobcc/internal/common/perfevent"
-	"github.com/gobcc/gobcc/internal/common/symbols"
 	"github.com/gobcc/gobcc/internal/common/trace"
 	"github.com/gobcc/gobcc/internal/common/unwind"
 )
@@ -27,8 +20,7 @@ import (
 // them mapped where. It is not safe for concurrent use; what takes long is done beside it.
 type tables struct {
 	kernel *unwind.Kernel
-	// build makes the table of a file.
-	build func(io.ReaderAt) (*unwind.Table, error)
+	reader *tableReader
 	// wanted tells whose samples there may be; nil for all. What they start is wanted, too,
 	// if follow is set.
 	wanted map[uint32]bool
@@ -45,9 +37,6 @@ type tables struct {
 	retried time.Time                    // when they were tried again
 	gaps    uint64                       // of the timeline, when all was told
 
-	problems []error // of files that stacks ended in, as they have no table
-
-	slots  chan struct{} // for those that read files at once
 	loads  sync.WaitGroup
 	mu     sync.Mutex
 	loaded []*tableFile // since last looked
@@ -56,13 +45,11 @@ type tables struct {
 
 // tableFile is a file and its table.
 type tableFile struct {
-	file     *mappings.File
-	segments []elf.ProgHeader
-	signals  []span // code that signals' handlers return to, by the file's addresses
-	table    *unwind.Loaded
-	err      error // why it has none
-	said     bool
-	pending  bool
+	file    *mappings.File
+	layout  unwind.Layout
+	table   *unwind.Loaded
+	err     error // why it has none
+	pending bool
 }
 
 const defaultUnwindMiB, maxUnwindMiB = 64, 4096
@@ -90,16 +77,15 @@ func (p *session) startTables(r *trace.Run) error {
 		return err
 	}
 	f := p.opts.Filter
-	p.engine.tables = newTables(kernel, unwind.Open, f.PIDs, f.Follow)
+	p.engine.tables = newTables(kernel, p.engine.reader, f.PIDs, f.Follow)
 	p.engine.tables.command = p.engine.command
 	return p.engine.tables.start(p.engine.timeline)
 }
 
-func newTables(kernel *unwind.Kernel, build func(io.ReaderAt) (*unwind.Table, error), pids []uint32, follow bool) *tables {
+func newTables(kernel *unwind.Kernel, reader *tableReader, pids []uint32, follow bool) *tables {
 	t := &tables{
-		kernel: kernel, build: build, follow: follow,
+		kernel: kernel, reader: reader, follow: follow,
 		files: map[*mappings.File]*tableFile{}, listed: map[uint32]*mappings.Process{}, missing: map[uint32]bool{},
-		slots: make(chan struct{}, runtime.NumCPU()),
 	}
 	if len(pids) > 0 {
 		t.wanted = map[uint32]bool{}
@@ -123,54 +109,6 @@ func (t *tables) start(timeline *mappings.Timeline) error {
 	t.arrived()
 	defer t.release()
 	return t.tellAll(timeline)
-}
-
-// span is code from an address to another.
-type span struct{ start, end uint64 }
-
-// signalsOf finds where a table says that a signal's frame is.
-func signalsOf(t *unwind.Table) (spans []span) {
-	var wanted []uint16
-	for i, r := range t.Rules {
-		if r.Cfa == unwind.Signal {
-			wanted = append(wanted, uint16(i))
-		}
-	}
-	if wanted == nil {
-		return nil
-	}
-	for i, p := range t.Pages {
-		page := t.Start + uint64(i)*unwind.PageSize
-		rows := t.Rows[p.First:][:p.Count]
-		for j, r := range rows {
-			if !slices.Contains(wanted, r.Rule) {
-				continue
-			}
-			end := page + unwind.PageSize
-			if j+1 < len(rows) {
-				end = page + uint64(rows[j+1].Low)
-			}
-			spans = append(spans, span{page + uint64(r.Low), end})
-		}
-	}
-	return spans
-}
-
-// inSignal reports whether an address is one that a signal's handler returns to.
-func (t *tables) inSignal(owner *mappings.Process, addr uint64) bool {
-	if owner == nil {
-		return false
-	}
-	m, ok := owner.Find(addr - 1)
-	if !ok {
-		return false
-	}
-	f := t.files[m.File]
-	if f == nil || len(f.signals) == 0 {
-		return false
-	}
-	at, ok := addressOf(f.segments, m.FileOffset(addr-1))
-	return ok && slices.ContainsFunc(f.signals, func(s span) bool { return s.start <= at && at < s.end })
 }
 
 // release lets go of tables that are of use to a process by now, or to none.
@@ -284,7 +222,9 @@ func (t *tables) check(s *sample, p *mappings.Process) error {
 	}
 	if n := len(s.User); s.Status == statusNoTable && n > 0 {
 		if m, ok := p.Find(s.User[n-1] - caller(n-1)); ok {
-			t.complain(m.File)
+			if f := t.files[m.File]; f != nil && f.err != nil && !f.pending {
+				t.reader.complain(m.File, f.err)
+			}
 		}
 	}
 	// More may have been found out of the process than the kernel was told.
@@ -292,16 +232,6 @@ func (t *tables) check(s *sample, p *mappings.Process) error {
 		return nil
 	}
 	return t.tell(p)
-}
-
-// complain says of a file why it has no table, once.
-func (t *tables) complain(file *mappings.File) {
-	f := t.files[file]
-	if f == nil || f.err == nil || f.said || errors.Is(f.err, unwind.ErrNoRoom) {
-		return
-	}
-	f.said = true
-	t.problems = append(t.problems, fmt.Errorf("%s: no stacks can be walked in it but by frame pointers: %w", file.Path, f.err))
 }
 
 // resynced is to be called when the timeline may have read all again.
@@ -362,7 +292,7 @@ func (t *tables) area(m mappings.Mapping) unwind.Area {
 		if f.err != nil {
 			break
 		}
-		if addr, ok := addressOf(f.segments, m.Offset); ok {
+		if addr, ok := f.layout.Segments.Address(m.Offset); ok {
 			a.Table, a.Address = f.table, addr
 		}
 	}
@@ -380,12 +310,10 @@ func (t *tables) file(f *mappings.File) *tableFile {
 	}
 	known = &tableFile{file: f, pending: true}
 	t.files[f] = known
-	open := f.Opener()
+	read := t.reader.later(f)
 	t.loads.Go(func() {
-		t.slots <- struct{}{}
-		defer func() { <-t.slots }()
 		loaded := &tableFile{file: f}
-		loaded.load(t, open)
+		loaded.load(t, read)
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		t.loaded = append(t.loaded, loaded)
@@ -411,62 +339,17 @@ func (t *tables) arrived() bool {
 	return len(loaded) > 0
 }
 
-// load makes a file's table and gives it to the kernel.
-func (f *tableFile) load(t *tables, open func() (*os.File, error)) {
-	f.err = func() error {
-		code, closer, err := openCode(f.file.Kind, open)
-		if err != nil {
-			return err
-		}
-		defer closer()
-		e, err := elf.NewFile(code)
-		if err != nil {
-			return err
-		}
-		for _, p := range e.Progs {
-			if p.Type == elf.PT_LOAD {
-				f.segments = append(f.segments, p.ProgHeader)
-			}
-		}
-		table, err := t.build(code)
-		if err != nil {
-			return err
-		}
-		f.signals = signalsOf(table)
+// load gives the kernel a file's table.
+func (f *tableFile) load(t *tables, read func() (*unwind.Table, error)) {
+	table, err := read()
+	if err == nil {
+		f.layout = table.Layout
 		f.table, err = t.kernel.Load(table)
-		if err != nil && !errors.Is(err, unwind.ErrNoRoom) {
+		if f.pending = errors.Is(err, unwind.ErrNoRoom); err != nil && !f.pending {
 			t.mu.Lock()
 			t.failed = errors.Join(t.failed, err)
 			t.mu.Unlock()
 		}
-		return err
-	}()
-	f.pending = errors.Is(f.err, unwind.ErrNoRoom)
-}
-
-// openCode opens what code is in.
-func openCode(kind mappings.Kind, open func() (*os.File, error)) (io.ReaderAt, func(), error) {
-	if kind == mappings.VDSO {
-		image, err := symbols.VDSOImage()
-		return bytes.NewReader(image), func() {}, err
 	}
-	file, err := open()
-	if err != nil {
-		return nil, nil, err
-	}
-	return file, func() { file.Close() }, nil
-}
-
-// addressOf gives the address that the file has for what is mapped from an offset on: that is
-// at the beginning of a page, as segments are mapped, and so may be before the segment.
-func addressOf(segments []elf.ProgHeader, offset uint64) (uint64, bool) {
-	page := uint64(os.Getpagesize())
-	for _, flags := range []elf.ProgFlag{elf.PF_X, 0} {
-		for _, s := range segments {
-			if s.Flags&flags == flags && offset >= s.Off&^(page-1) && offset-s.Off&^(page-1) < s.Off%page+s.Filesz {
-				return offset - s.Off + s.Vaddr, true
-			}
-		}
-	}
-	return 0, false
+	f.err = err
 }

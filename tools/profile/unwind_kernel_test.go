@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,10 +11,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/rlimit"
-
-	"github.com/gobcc/gobcc/internal/common/constants"
 	"github.com/gobcc/gobcc/internal/common/events"
 	"github.com/gobcc/gobcc/internal/common/livetest"
 	"github.com/gobcc/gobcc/internal/common/mappings"
@@ -64,33 +59,25 @@ func chains() (all, few, deep []chain) {
 	return all, []chain{all[1], all[2], all[4], all[8]}, []chain{call("chain 500", times(500, "chain"), spin)}
 }
 
-// In the program's own part of a stack there is what called what, root to leaf, and nothing
-// else: whatever the compiler made of it.
-func TestKernelUnwindChains(t *testing.T) {
-	livetest.NeedFast(t) // guests have no compiler
-	all, few, deep := chains()
-	for _, build := range []struct {
-		command string
-		chains  []chain
-		args    []string
-	}{
-		{"gcc -O2", all, nil},
-		{"gcc -O1 -no-pie -fcf-protection=full", few, nil},
-		{"gcc -O3 -static", append(slices.Clone(few), all[9]), nil},
-		{"gcc -O2 -static-pie", few, nil},
-		{"clang-19 -O2", few, nil},
-		{"clang-19 -O1 -mavx", few, nil},
-		{"gcc -O2", deep, []string{"--max-user-depth", "1024"}},
-	} {
-		if _, err := exec.LookPath(strings.Fields(build.command)[0]); err != nil {
-			t.Fatal(err)
-		}
+// chainBuild is a compiler with its flags, the chains that its program is to go through, and
+// what else the tool is to be told.
+type chainBuild struct {
+	command string
+	chains  []chain
+	args    []string
+}
+
+// checkChains has the tool look at each of the chains, and expects that in the program's own
+// part of a stack there is what called what, root to leaf, and nothing else: whatever the
+// compiler made of it.
+func checkChains(t *testing.T, builds []chainBuild, look func(t *testing.T, program []string, args []string) livetest.Result) {
+	t.Helper()
+	for _, build := range builds {
 		path := buildChains(t, build.command)
 		for _, c := range build.chains {
 			t.Run(build.command+" "+c.args, func(t *testing.T) {
-				args := append([]string{"--json", "-F", "499", "--unwind", "copy"}, build.args...)
-				args = append(append(args, "--", path), strings.Fields(c.args)...)
-				stacks, run := objects(t, livetest.Run(t, args...))
+				args := append([]string{"--json", "-F", "499"}, build.args...)
+				stacks, run := objects(t, look(t, append([]string{path}, strings.Fields(c.args)...), args))
 				spinning := uint64(0)
 				bad := map[string]uint64{}
 				for _, s := range stacks {
@@ -113,6 +100,23 @@ func TestKernelUnwindChains(t *testing.T) {
 			})
 		}
 	}
+}
+
+// The walk of a copy finds the chains, from the program's beginning on.
+func TestKernelUnwindChains(t *testing.T) {
+	livetest.NeedFast(t) // guests have no compiler
+	all, few, deep := chains()
+	checkChains(t, []chainBuild{
+		{"gcc -O2", all, nil},
+		{"gcc -O1 -no-pie -fcf-protection=full", few, nil},
+		{"gcc -O3 -static", append(slices.Clone(few), all[9]), nil},
+		{"gcc -O2 -static-pie", few, nil},
+		{"clang-19 -O2", few, nil},
+		{"clang-19 -O1 -mavx", few, nil},
+		{"gcc -O2", deep, []string{"--max-user-depth", "1024"}},
+	}, func(t *testing.T, program, args []string) livetest.Result {
+		return livetest.Run(t, slices.Concat(args, []string{"--unwind", "copy", "--"}, program)...)
+	})
 }
 
 // ownFunctions gives the functions of a user stack that chains.c has itself, from the root on.
@@ -223,16 +227,9 @@ func TestKernelUnwindInKernel(t *testing.T) {
 	livetest.Need(t)
 	path := filepath.Join(t.TempDir(), "chain")
 	writeChainOf(t, path, askerCode(1<<32-1))
-	cmd := exec.Command(path)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait() // by the signal
-	}()
+	pid := start(t, path)
 	for _, way := range []string{"copy", "table"} {
-		stacks, _ := objects(t, livetest.Run(t, "--json", "-F", fmt.Sprint(slower(997)), "-p", fmt.Sprint(cmd.Process.Pid), "--unwind", way, "1"))
+		stacks, _ := objects(t, livetest.Run(t, "--json", "-F", fmt.Sprint(slower(997)), "-p", pid, "--unwind", way, "1"))
 		in, out := uint64(0), uint64(0)
 		for _, s := range stacks {
 			var names []string
@@ -259,28 +256,10 @@ func TestKernelUnwindInKernel(t *testing.T) {
 // pointers, and says so.
 func TestKernelUnwindBudget(t *testing.T) {
 	livetest.Need(t)
-	_ = rlimit.RemoveMemlock() // up to 5.10
-	spec, err := loadBpf()
-	if err != nil {
-		t.Fatal(err)
-	}
 	options := optionsOf(t, "--unwind", "copy", "-e", "page-faults", "-c", "1")
 	const most = 3 * defaultCopyKiB << 10
 	// The budget is of a second. It may begin anew within the test, once.
-	if err := errors.Join(options.prepare(spec), events.Configure(spec, events.DefaultPages),
-		constants.Set(spec, map[string]any{bpfVarCopyBudget: uint64(most)})); err != nil {
-		t.Fatal(err)
-	}
-	for name := range spec.Programs {
-		if name != "sample" {
-			delete(spec.Programs, name)
-		}
-	}
-	coll, err := ebpf.NewCollection(spec)
-	if err != nil {
-		t.Fatalf("%+v", err)
-	}
-	defer coll.Close()
+	coll := loaded(t, options, map[string]any{bpfVarCopyBudget: uint64(most)})
 	reader, err := events.NewReader(coll)
 	if err != nil {
 		t.Fatal(err)
@@ -335,7 +314,7 @@ func TestKernelUnwindRecorded(t *testing.T) {
 	defer f.Close()
 	timeline := mappings.New(mappings.Options{})
 	defer timeline.Close()
-	u := newUnwinder()
+	u := newUnwinder(newTableReader())
 	walked, different := 0, 0
 	_, err = replay(f, replayed{
 		record: func(r *perfevent.Record) error {

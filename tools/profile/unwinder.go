@@ -1,18 +1,14 @@
 package main
 
 import (
-	"bytes"
 	"debug/elf"
 	"errors"
-	"fmt"
-	"io"
 	"runtime"
 	"slices"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/gobcc/gobcc/internal/common/mappings"
-	"github.com/gobcc/gobcc/internal/common/symbols"
 	"github.com/gobcc/gobcc/internal/common/unwind"
 )
 
@@ -59,33 +55,28 @@ func (c *copied) size() (n int) {
 
 // unwinder walks the stacks that samples have copies of.
 type unwinder struct {
-	most     int // frames
-	walker   unwind.Walker
-	owner    *mappings.Process // whose stack is being walked; nil if it has no pid here
-	files    map[*mappings.File]*tabled
-	turns    chan struct{} // for those who read
-	waiting  *tabled       // what the last walk was in want of; nil if it was not
-	rows     int           // of all tables
-	problems []error
+	most    int // frames
+	walker  unwind.Walker
+	reader  *tableReader
+	owner   *mappings.Process // whose stack is being walked; nil if it has no pid here
+	files   map[*mappings.File]*tabled
+	waiting *tabled // what the last walk was in want of; nil if it was not
+	rows    int     // of all tables
 }
 
 // tabled is a file and what it tells of its frames.
 type tabled struct {
-	read     chan struct{} // closed when the rest is there; nil if that is known
-	table    *unwind.Table // nil if it can't be had
-	segments []segment
-	problem  error
+	read    chan struct{} // closed when the rest is there; nil if that is known
+	table   *unwind.Table // nil if it can't be had
+	problem error
 }
 
 // mostRows is how many rows all tables may have: 256 MiB of them, more than all files of a
 // distribution have.
 const mostRows = 64 << 20
 
-// segment is a part of a file that is mapped, and its address by the file's own.
-type segment struct{ offset, size, vaddr uint64 }
-
-func newUnwinder() *unwinder {
-	u := &unwinder{most: defaultUserDepth, files: map[*mappings.File]*tabled{}, turns: make(chan struct{}, runtime.GOMAXPROCS(0))}
+func newUnwinder(reader *tableReader) *unwinder {
+	u := &unwinder{most: defaultUserDepth, reader: reader, files: map[*mappings.File]*tabled{}}
 	u.walker = unwind.Walker{Machine: machine(), Find: u.find, Text: u.text}
 	return u
 }
@@ -145,31 +136,11 @@ func (u *unwinder) find(addr uint64) unwind.Code {
 	if t.table == nil {
 		return unwind.Code{Kind: unwind.Tableless}
 	}
-	return unwind.Code{Kind: unwind.Tabled, Rule: t.rule(m.FileOffset(addr))}
-}
-
-// rule is that of what is at an offset in the file.
-func (t *tabled) rule(offset uint64) unwind.Rule {
-	for _, s := range t.segments {
-		if offset-s.offset < s.size {
-			return t.table.Find(offset - s.offset + s.vaddr)
-		}
-	}
-	return unwind.Rule{}
-}
-
-// inSignal reports whether an address is one that a signal's handler returns to. Of files that no
-// stack was walked in nothing is known.
-func (u *unwinder) inSignal(owner *mappings.Process, addr uint64) bool {
-	if len(u.files) == 0 || owner == nil {
-		return false
-	}
-	m, ok := owner.Find(addr - 1)
+	addr, ok = t.table.Layout.Segments.Address(m.FileOffset(addr))
 	if !ok {
-		return false
+		return unwind.Code{Kind: unwind.Tabled} // with no rule
 	}
-	t := u.files[m.File]
-	return t != nil && t.read == nil && t.table != nil && t.rule(m.FileOffset(addr-1)).Cfa == unwind.Signal
+	return unwind.Code{Kind: unwind.Tabled, Rule: t.table.Find(addr)}
 }
 
 // text reads the code of the process whose stack is walked.
@@ -208,7 +179,7 @@ func (u *unwinder) tabled(f *mappings.File) *tabled {
 		}
 	}
 	if t.problem != nil {
-		u.problems = append(u.problems, fmt.Errorf("%s: no stacks can be walked in it but by frame pointers: %w", f.Path, t.problem))
+		u.reader.complain(f, t.problem)
 	}
 	return t
 }
@@ -216,38 +187,10 @@ func (u *unwinder) tabled(f *mappings.File) *tabled {
 // open begins to read a file.
 func (u *unwinder) open(f *mappings.File) *tabled {
 	t := &tabled{read: make(chan struct{})}
-	var in io.ReaderAt
-	done := func() {}
-	if f.Kind == mappings.VDSO {
-		image, err := symbols.VDSOImage()
-		in, t.problem = bytes.NewReader(image), err
-	} else if file, err := f.Open(); err != nil {
-		t.problem = err
-	} else {
-		in, done = file, func() { file.Close() }
-	}
+	read := u.reader.later(f)
 	go func() {
 		defer close(t.read)
-		defer done()
-		u.turns <- struct{}{}
-		defer func() { <-u.turns }()
-		if t.problem == nil {
-			t.problem = t.readFrom(in)
-		}
+		t.table, t.problem = read()
 	}()
 	return t
-}
-
-func (t *tabled) readFrom(r io.ReaderAt) error {
-	file, err := elf.NewFile(r)
-	if err != nil {
-		return err
-	}
-	for _, p := range file.Progs {
-		if p.Type == elf.PT_LOAD && p.Flags&elf.PF_X != 0 && p.Filesz > 0 {
-			t.segments = append(t.segments, segment{p.Off, p.Filesz, p.Vaddr})
-		}
-	}
-	t.table, err = unwind.Open(r)
-	return err
 }

@@ -47,6 +47,7 @@ type Options struct {
 type File struct {
 	options   Options
 	elf       *elf.File
+	segments  Segments
 	buildID   []byte
 	spans     []span
 	functions []function
@@ -99,7 +100,7 @@ func open(r io.ReaderAt, options Options) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &File{options: options, elf: e}
+	f := &File{options: options, elf: e, segments: SegmentsOf(e)}
 	f.buildID = f.readBuildID(e, r)
 	var b builder
 	f.load(&b, r)
@@ -201,21 +202,7 @@ func (f *File) Lines(vaddr uint64) []Line {
 
 // Address gives the address of the file's own (the ELF virtual address) of what is at
 // an offset in the file.
-func (f *File) Address(offset uint64) (vaddr uint64, ok bool) {
-	var found *elf.Prog
-	for _, p := range f.elf.Progs {
-		if p.Type == elf.PT_LOAD && offset >= p.Off && offset-p.Off < p.Filesz {
-			// Where two have the same page of the file, code is in the executable one.
-			if found == nil || found.Flags&elf.PF_X == 0 && p.Flags&elf.PF_X != 0 {
-				found = p
-			}
-		}
-	}
-	if found == nil {
-		return 0, false
-	}
-	return offset - found.Off + found.Vaddr, true
-}
+func (f *File) Address(offset uint64) (vaddr uint64, ok bool) { return f.segments.Address(offset) }
 
 // Segment gives the segment that an address is in: where it starts, the first address
 // past it, and the offset of the start in the file. Start is rounded down to a page, as

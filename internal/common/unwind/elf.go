@@ -68,7 +68,12 @@ func Open(r io.ReaderAt) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f.table(spans)
+	t, err := f.table(spans)
+	if err != nil {
+		return nil, err
+	}
+	t.Layout = Layout{Segments: symbols.SegmentsOf(e), signals: t.signals()}
+	return t, nil
 }
 
 // spans gives all that is known of, in the order of addresses.

@@ -123,7 +123,7 @@ func (b *builder) finish(end uint64) (*Table, error) {
 		return nil, ErrNoFrames
 	}
 	// Without the room that was left for more.
-	return &Table{t.Start, exactly(t.Pages), exactly(t.Rows), exactly(t.Rules)}, nil
+	return &Table{Start: t.Start, Pages: exactly(t.Pages), Rows: exactly(t.Rows), Rules: exactly(t.Rules)}, nil
 }
 
 func exactly[T any](s []T) []T { return append(make([]T, 0, len(s)), s...) }

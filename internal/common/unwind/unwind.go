@@ -95,4 +95,6 @@ type Table struct {
 	Pages []Page
 	Rows  []Row
 	Rules []Rule // each different; Rules[0] is the zero Rule
+
+	Layout Layout
 }
