@@ -198,6 +198,14 @@ func TestSummary(t *testing.T) {
 			t.Errorf("%q has no %q", got, want)
 		}
 	}
+	rep.Period, rep.Unit = 600_000, "nanoseconds" // of 4 s: 6666
+	if got := p.summary(rep); strings.Contains(got, "were due") {
+		t.Errorf("%q of nearly all", got)
+	}
+	rep.Period = 400_000
+	if got := p.summary(rep); !strings.Contains(got, "of a clock 10000 were due") {
+		t.Errorf("%q of 10000", got)
+	}
 	rep.Totals.Possibly = 0
 	if got := p.summary(rep); strings.Contains(got, "perhaps") {
 		t.Errorf("%q of none", got)

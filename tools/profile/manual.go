@@ -84,7 +84,8 @@ sampled from then on: at most two seconds later.
 
 cpu-clock is a timer: where the kernel has interrupts off, the sample comes when they
 are on again, and shows the function that turned them on. cycles sees inside, on
-machines that have it.
+machines that have it. On some virtual machines an idle CPU takes no timer: -I then shows
+less idle time than there was. The summary says so where many samples are missing.
 
 The kernel cuts its own stacks at kernel.perf_event_max_stack frames (127), and those of
 user space where they are found by frame pointers, whatever --max-user-depth says.

@@ -455,6 +455,13 @@ func (p *session) summary(rep *report) string {
 	if t.Possibly > 0 {
 		fmt.Fprintf(&b, ", and perhaps %d more", t.Possibly)
 	}
+	// Some virtual machines wake no CPU that is idle for its timer: that is what is missing
+	// then, and not what ran.
+	if rep.Unit == "nanoseconds" && rep.Period > 0 {
+		if due := uint64(p.sampled) / rep.Period; t.Taken < due-due/10 {
+			fmt.Fprintf(&b, "; of a clock %d were due: CPUs that are idle, or have interrupts off, took none", due)
+		}
+	}
 	if t.Throttled > 0 {
 		fmt.Fprintf(&b, "; the kernel held back the sampling %d times", t.Throttled)
 	}
