@@ -87,7 +87,7 @@ test: lint check-generated check-release test-unit test-live test-kernels ## eve
 .PHONY: test-unit
 test-unit: ## vet, and the tests that need no root (RACE= for no race detector)
 	$(Q).ci/need mandoc=mandoc zsh=zsh fish=fish objcopy=binutils g++=g++ clang-19=clang-19 ld.lld-19=lld-19 \
-		llvm-symbolizer-19=llvm-19 dwz=dwz gdb=gdb curl=curl chromium=chromium \
+		llvm-symbolizer-19=llvm-19 dwz=dwz gdb=gdb curl=curl java=default-jdk-headless chromium=chromium \
 		/usr/share/perl5/Devel/NYTProf/flamegraph.pl=libdevel-nytprof-perl $(if $(RACE),gcc=gcc /usr/include/features.h=libc6-dev)
 	$(call say,VET,./... for $(ARCHES))
 	$(Q)for arch in $(ARCHES); do GOARCH=$$arch go vet ./...; done
@@ -96,7 +96,7 @@ test-unit: ## vet, and the tests that need no root (RACE= for no race detector)
 
 .PHONY: test-live
 test-live: ## the kernel tests on the running kernel, as root (RUN=REGEXP picks some)
-	$(Q).ci/need gcc=gcc /usr/include/features.h=libc6-dev clang-19=clang-19
+	$(Q).ci/need gcc=gcc /usr/include/features.h=libc6-dev clang-19=clang-19 java=default-jdk-headless
 	$(call say,TEST,on kernel $(shell uname -r))
 	$(Q)go test -exec '$(ROOT)' -json -count=1 -p=1 -run '$(or $(RUN),^TestKernel)' $(LIVE) | \
 		go run ./internal/cmd/tally -live

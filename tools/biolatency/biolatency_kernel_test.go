@@ -112,7 +112,7 @@ func check(a *livetest.Attempt, what string, got, want map[string]uint64) {
 
 // TestKernelModes has the tool in each mode: the hooks are the same in all.
 func TestKernelModes(t *testing.T) {
-	livetest.NeedFast(t)
+	livetest.NeedOnce(t)
 	for _, mode := range []string{"fentry", "kprobe", "tracepoint"} {
 		tool := livetest.Start(t, "-j", "--split", "--by", "cgroup", "--attach", mode)
 		tool.Ready()

@@ -469,7 +469,6 @@ func newStage(t *testing.T) *stage {
 
 // TestKernelEverything loads all that the kernel side has, in each mode.
 func TestKernelEverything(t *testing.T) {
-	livetest.NeedOnce(t)
 	everything := []string{"-x", "--exe", "--cwd", "--tty", "--loginuid", "--env", "HOME", "--ancestors", "--exit", "--max-bytes", "8M"}
 	eachModeInTurn(t, func(t *testing.T, mode string) {
 		path := newStage(t).program("everything", livetest.Exit(3))

@@ -93,7 +93,6 @@ func attached(t *testing.T, hooks []attach.Hook, mode attach.Mode) *attach.Set {
 // TestKernelCallsAreForgotten has execs that work and that fail, from first threads
 // and from others, and then no call may be left of those that have begun.
 func TestKernelCallsAreForgotten(t *testing.T) {
-	livetest.NeedOnce(t)
 	eachModeInTurn(t, func(t *testing.T, mode string) {
 		set := attached(t, hooks(true, false), attach.Mode(mode))
 		s := newStage(t)
@@ -185,7 +184,6 @@ func TestKernelSpares(t *testing.T) {
 // TestKernelCommand traces a command that runs others at the same time, as make -j
 // does: all that it ran is shown, from its own exec on, and how that ended.
 func TestKernelCommand(t *testing.T) {
-	livetest.NeedOnce(t)
 	eachModeInTurn(t, func(t *testing.T, mode string) {
 		const jobs = 8
 		s := newStage(t)
@@ -269,7 +267,6 @@ func TestKernelCommand(t *testing.T) {
 
 // TestKernelMemory sums up what the tool's maps take of the kernel's memory.
 func TestKernelMemory(t *testing.T) {
-	livetest.NeedOnce(t)
 	eachModeInTurn(t, func(t *testing.T, mode string) {
 		runs := [][]string{{"-x", "--exit", "--json", "--ancestors", "--env", "PATH", "--cwd", "--exe", "--max-bytes", "8M", "--pid", fmt.Sprint(os.Getpid()), "--follow"}}
 		if !livetest.Guest() {

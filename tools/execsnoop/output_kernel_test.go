@@ -167,7 +167,6 @@ var limits = []struct {
 // TestKernelMaxBytes has arguments of just the limit, and of more, in each mode
 // for those that fail.
 func TestKernelMaxBytes(t *testing.T) {
-	livetest.NeedOnce(t)
 	eachModeInTurn(t, func(t *testing.T, mode string) {
 		perform(t, []scene{{"limits", func(s *stage) {
 			for _, l := range limits {

@@ -61,7 +61,6 @@ func pathsBelow(dir string, all []row) (paths []string) {
 
 // TestKernelCommand traces commands from their first instruction to their end.
 func TestKernelCommand(t *testing.T) {
-	livetest.NeedOnce(t)
 	livetest.EachModeInTurn(t, func(t *testing.T, mode string) {
 		dir := makeFamily(t)
 		livetest.Attempts(t, func(a *livetest.Attempt) {
@@ -96,7 +95,6 @@ func TestKernelCommand(t *testing.T) {
 
 // TestKernelFollow follows what a process starts, and nothing else.
 func TestKernelFollow(t *testing.T) {
-	livetest.NeedOnce(t)
 	livetest.EachModeInTurn(t, func(t *testing.T, mode string) {
 		livetest.Attempts(t, func(a *livetest.Attempt) { follow(t, mode, a) })
 	})
@@ -187,7 +185,7 @@ func picks(t *testing.T, pid uint32) (sets [][]uint32) {
 // TestKernelCommandFirst compares what a command is seen to open with what the
 // same process is seen to open by a tool that follows its parent.
 func TestKernelCommandFirst(t *testing.T) {
-	livetest.NeedFast(t)
+	livetest.NeedOnce(t)
 	argv := livetest.RoleArgv(whoami)
 	livetest.Attempts(t, func(a *livetest.Attempt) {
 		tool := livetest.Start(t, "--json", "-p", fmt.Sprint(os.Getpid()), "--follow")

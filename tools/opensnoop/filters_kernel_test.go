@@ -310,7 +310,6 @@ func TestKernelFilters(t *testing.T) {
 // TestKernelFiltersTogether tries in few tools that each filter works in each
 // mode, for the kernels that only emulated guests have.
 func TestKernelFiltersTogether(t *testing.T) {
-	livetest.NeedOnce(t)
 	livetest.EachModeInTurn(t, func(t *testing.T, mode string) {
 		livetest.Namespace(t, func() {
 			s := newSetting(t)
@@ -329,9 +328,8 @@ func TestKernelFiltersTogether(t *testing.T) {
 
 // TestKernelMinLatency has an open wait for a time that is known.
 func TestKernelMinLatency(t *testing.T) {
-	livetest.NeedFast(t)
 	const wait = 50 * time.Millisecond
-	livetest.EachMode(t, func(t *testing.T, mode string) {
+	livetest.EachModeInTurn(t, func(t *testing.T, mode string) {
 		fifo := filepath.Join(t.TempDir(), "fifo")
 		if err := unix.Mkfifo(fifo, 0o600); err != nil {
 			t.Fatal(err)

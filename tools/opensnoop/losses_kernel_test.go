@@ -18,7 +18,6 @@ import (
 
 // TestKernelThreads opens in 64 threads at the same time, each as often.
 func TestKernelThreads(t *testing.T) {
-	livetest.NeedOnce(t)
 	const threads = 64
 	livetest.EachModeInTurn(t, func(t *testing.T, mode string) {
 		there := filepath.Join(t.TempDir(), "there")
@@ -100,9 +99,8 @@ func TestKernelStorm(t *testing.T) {
 
 // TestKernelStormJSON has the losses in JSON and in words, which must agree.
 func TestKernelStormJSON(t *testing.T) {
-	livetest.NeedFast(t)
 	const done = 5000
-	livetest.EachMode(t, func(t *testing.T, mode string) {
+	livetest.EachModeInTurn(t, func(t *testing.T, mode string) {
 		var tool *livetest.Tool
 		// -t instead of a prefix, which with --json is not compared in the kernel.
 		livetest.Threads(1, func(int) {

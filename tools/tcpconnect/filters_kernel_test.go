@@ -153,7 +153,7 @@ func TestKernelFilters(t *testing.T) {
 // TestKernelNoIPv6 has the tool take the kernel for one that was built without IPv6, by
 // types that lack all of it.
 func TestKernelNoIPv6(t *testing.T) {
-	livetest.NeedFast(t)
+	livetest.NeedOnce(t)
 	types, err := btf.LoadKernelSpec()
 	if err != nil {
 		t.Fatal(err)

@@ -31,7 +31,6 @@ func meetFrom(t testing.TB, to server) uint16 {
 // TestKernelText compares rows of text, byte by byte, with what BCC's format strings
 // make of the same connections.
 func TestKernelText(t *testing.T) {
-	livetest.NeedOnce(t)
 	livetest.EachModeInTurn(t, func(t *testing.T, mode string) {
 		livetest.Network(t, func() {
 			to := newServer(t, home, 200, 0)
@@ -92,7 +91,6 @@ func TestKernelText(t *testing.T) {
 // --outcome it comes as the attempt is made, and with -L as soon as the port is known,
 // which for a socket that does not block is when the call returns.
 func TestKernelAtOnce(t *testing.T) {
-	livetest.NeedOnce(t)
 	livetest.EachModeInTurn(t, func(t *testing.T, mode string) {
 		livetest.Network(t, func() {
 			s := &scene{t: t, mode: mode, want: map[uint16]map[string]int{}}
@@ -117,7 +115,6 @@ func TestKernelAtOnce(t *testing.T) {
 
 // TestKernelCounts counts by source, destination and port.
 func TestKernelCounts(t *testing.T) {
-	livetest.NeedOnce(t)
 	livetest.EachModeInTurn(t, func(t *testing.T, mode string) {
 		livetest.Network(t, func() {
 			to, closed := newServer(t, home, 5, 0), newServer(t, home6, -1, 0)

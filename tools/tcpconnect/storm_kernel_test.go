@@ -117,7 +117,6 @@ func TestKernelRace(t *testing.T) {
 // TestKernelCommand traces a command and what it starts, and nothing else; its status is
 // the tool's.
 func TestKernelCommand(t *testing.T) {
-	livetest.NeedOnce(t)
 	livetest.EachModeInTurn(t, func(t *testing.T, mode string) {
 		livetest.Network(t, func() {
 			to, closed := newServer(t, home, 100, 0), newServer(t, home, -1, 0)
@@ -169,7 +168,6 @@ var starter = livetest.Role("starter", func(args []string) string {
 
 // TestKernelLeaves checks that nothing stays loaded, and what the tool's maps take.
 func TestKernelLeaves(t *testing.T) {
-	livetest.NeedOnce(t)
 	livetest.EachModeInTurn(t, func(t *testing.T, mode string) {
 		before := livetest.Snapshot(t)
 		for _, args := range []string{"", "--json --domains --daddr 10.0.0.0/8 -P 1-10"} {

@@ -25,11 +25,6 @@ var expectedSkips = []struct {
 		reason: regexp.MustCompile(`SKIPPED: this kernel does not tell where its preempt count is`),
 	},
 	{
-		// A JVM is much to install for one test.
-		test:   regexp.MustCompile(`^TestKernelJava$`),
-		reason: regexp.MustCompile(`SKIPPED: no java here`),
-	},
-	{
 		// What takes a CPU off is for the kernels of the matrix.
 		test:   regexp.MustCompile(`Hotplug$`),
 		reason: regexp.MustCompile(`SKIPPED: it takes a CPU off, so it is for guests only`),

@@ -8,7 +8,7 @@ import (
 func TestRun(t *testing.T) {
 	for name, c := range map[string]struct {
 		in, out, err string
-		strict       bool
+		ci, live     bool
 	}{
 		"a pass, a skip and subtests": {
 			in: `{"Action":"start","Package":"a"}
@@ -41,7 +41,7 @@ func TestRun(t *testing.T) {
 			err: "1 tests failed",
 		},
 		"skips in CI": {
-			strict: true,
+			ci: true, live: true,
 			in: `{"Action":"run","Package":"a","Test":"TestOne"}
 {"Action":"run","Package":"a","Test":"TestOne/kprobe"}
 {"Action":"output","Package":"a","Test":"TestOne/kprobe","Output":"    x_test.go:1: SKIPPED: this kernel has no kprobe mode: this kernel was built without kprobes (CONFIG_KPROBES)\n"}
@@ -56,6 +56,17 @@ func TestRun(t *testing.T) {
 				"    x_test.go:1: SKIPPED: this kernel has no tracepoint mode: it was built without kprobes\n" +
 				"    (this skip of TestOne/tracepoint is NOT EXPECTED, which is a failure in CI)\n" +
 				"ok\ta\t1.00s\t2 tests\n0 passed, 1 failed, 1 skipped\n",
+			err: "1 tests failed",
+		},
+		"a unit test's skip in CI": {
+			ci: true,
+			in: `{"Action":"run","Package":"a","Test":"TestOne"}
+{"Action":"output","Package":"a","Test":"TestOne","Output":"    x_test.go:1: SKIPPED: no java here\n"}
+{"Action":"skip","Package":"a","Test":"TestOne"}
+{"Action":"pass","Package":"a","Elapsed":1}
+`,
+			out: "    x_test.go:1: SKIPPED: no java here\n    (this skip of TestOne is NOT EXPECTED, which is a failure in CI)\n" +
+				"ok\ta\t1.00s\t1 tests\n0 passed, 1 failed, 0 skipped\n",
 			err: "1 tests failed",
 		},
 		"a package that does not build": {
@@ -83,7 +94,7 @@ func TestRun(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out strings.Builder
-			err := run(&out, strings.NewReader(c.in), c.strict)
+			err := run(&out, strings.NewReader(c.in), may(c.ci, c.live))
 			if out.String() != c.out {
 				t.Errorf("printed\n%s\nwant\n%s", out.String(), c.out)
 			}

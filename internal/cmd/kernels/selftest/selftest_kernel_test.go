@@ -21,7 +21,7 @@ import (
 func guest(t *testing.T) {
 	t.Helper()
 	if os.Getenv("GOBCC_GUEST") == "" {
-		t.Skip("not in a guest of the kernel runner: use make test-kernels")
+		t.Skip("SKIPPED: not in a guest of the kernel runner: use make test-kernels")
 	}
 }
 
@@ -76,7 +76,7 @@ func TestKernelBoots(t *testing.T) {
 	t.Run("modules", func(t *testing.T) {
 		loaded := os.Getenv("GOBCC_MODULES")
 		if loaded == "" {
-			t.Skip("this kernel came without modules")
+			t.Skip("SKIPPED: this kernel came without modules")
 		}
 		for _, name := range []string{"overlay", "null_blk"} {
 			if _, err := os.Stat("/sys/module/" + name); err != nil {
@@ -181,7 +181,7 @@ func skipUnsupported(t *testing.T, mode string, err error) {
 	// The kernel's own ENOTSUPP, which is not to be seen outside, and is.
 	const enotsupp = unix.Errno(524)
 	if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, enotsupp) {
-		t.Skipf("this kernel has no %s: %v", mode, strings.ReplaceAll(err.Error(), "\n", " "))
+		t.Skipf("SKIPPED: this kernel has no %s: %v", mode, strings.ReplaceAll(err.Error(), "\n", " "))
 	}
 }
 
