@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 
 	"github.com/gobcc/gobcc/internal/common/cli"
@@ -123,6 +124,7 @@ func TestKernelModes(t *testing.T) {
 // TestKernelBucket compares the kernel side's buckets with the Go side's.
 func TestKernelBucket(t *testing.T) {
 	livetest.Need(t)
+	_ = rlimit.RemoveMemlock() // up to 5.10
 	spec := tooltest.Object(t, loadBpf)
 	coll, err := ebpf.NewCollection(&ebpf.CollectionSpec{
 		Programs: map[string]*ebpf.ProgramSpec{"bucket_call": spec.Programs["bucket_call"]}, Types: spec.Types, ByteOrder: spec.ByteOrder,

@@ -140,8 +140,8 @@ func (t tally) String() string {
 	return fmt.Sprintf("%d/%d/%d", t.Passed, t.Failed, t.Skipped)
 }
 
-// writeReport writes the table of all runs, then what failed, what was skipped
-// and what the kernels complained of, and the totals in the last line. It
+// writeReport writes the table of all runs, then what was skipped, what the
+// kernels complained of and what failed, and the totals in the last line. It
 // returns whether all is well. Under strict rules, those of CI, a skip that is
 // not expected is a failure.
 func writeReport(w io.Writer, runs []kernelRun, strict bool) (ok bool) {
@@ -173,21 +173,15 @@ func writeReport(w io.Writer, runs []kernelRun, strict bool) (ok bool) {
 
 	ok = true
 	for _, run := range runs {
-		if !writeFailures(w, run) {
-			ok = false
-		}
+		writeSkips(w, run)
 	}
 	for _, run := range runs {
-		if !writeSkips(w, run, strict) {
-			ok = false
-		}
+		writeNotes(w, run)
 	}
+	// Failures come last: where a log is cut, its end is what is kept.
 	for _, run := range runs {
-		for _, line := range run.Kmsg {
-			fmt.Fprintf(w, "\nNOTE  %s: the kernel logged while tests ran: %s\n", run.Kernel.Name, line)
-		}
-		if run.Retried {
-			fmt.Fprintf(w, "\nNOTE  %s: the first boot died before init started; this was the second\n", run.Kernel.Name)
+		if !writeFailures(w, run, strict) {
+			ok = false
 		}
 	}
 	switch {
@@ -203,8 +197,9 @@ func writeReport(w io.Writer, runs []kernelRun, strict bool) (ok bool) {
 	return ok
 }
 
-// writeFailures writes what failed on one kernel and returns whether nothing did.
-func writeFailures(w io.Writer, run kernelRun) (ok bool) {
+// writeFailures writes what failed on one kernel, and what was skipped there
+// that should not be. It returns whether that leaves all well.
+func writeFailures(w io.Writer, run kernelRun, strict bool) (ok bool) {
 	ok = true
 	name := run.Kernel.Name
 	if run.Missing != nil {
@@ -223,35 +218,55 @@ func writeFailures(w io.Writer, run kernelRun) (ok bool) {
 		}
 	}
 	for _, r := range run.Results {
-		if r.Verdict == failed {
+		switch {
+		case r.Verdict == failed:
 			ok = false
 			fmt.Fprintf(w, "\nFAIL  %s: %s\n%s", name, r.name(), indent(r.Output))
+		case r.Verdict == skipped && whyExpected(name, r) == "":
+			why := "would be a failure in CI"
+			if strict {
+				ok = false
+				why = "is a failure in CI"
+			}
+			fmt.Fprintf(w, "\nSKIP  %s: %s: %s\n      (NOT EXPECTED, which %s)\n", name, r.name(), r.reason(), why)
 		}
 	}
 	return ok
 }
 
-// writeSkips writes what was skipped on one kernel, and returns whether all of
-// it may be.
-func writeSkips(w io.Writer, run kernelRun, strict bool) (ok bool) {
-	ok = true
+// writeSkips writes what was skipped on one kernel, and had to be.
+func writeSkips(w io.Writer, run kernelRun) {
 	for _, r := range run.Results {
 		if r.Verdict != skipped {
 			continue
 		}
-		why := whyExpected(run.Kernel.Name, r)
-		switch {
-		case why != "":
-			why = "expected: " + why
-		case strict:
-			ok = false
-			why = "NOT EXPECTED, which is a failure in CI"
-		default:
-			why = "NOT EXPECTED, which would be a failure in CI"
+		if why := whyExpected(run.Kernel.Name, r); why != "" {
+			fmt.Fprintf(w, "\nSKIP  %s: %s: %s\n      (expected: %s)\n", run.Kernel.Name, r.name(), r.reason(), why)
 		}
-		fmt.Fprintf(w, "\nSKIP  %s: %s: %s\n      (%s)\n", run.Kernel.Name, r.name(), r.reason(), why)
 	}
-	return ok
+}
+
+// writeNotes writes what a kernel complained of, each line once, and that it
+// had to be booted twice.
+func writeNotes(w io.Writer, run kernelRun) {
+	times := make(map[string]int)
+	for _, line := range run.Kmsg {
+		times[line]++
+	}
+	for _, line := range run.Kmsg {
+		again := ""
+		switch n := times[line]; {
+		case n == 0:
+			continue
+		case n > 1:
+			again = fmt.Sprintf(" (%d times)", n)
+		}
+		times[line] = 0
+		fmt.Fprintf(w, "\nNOTE  %s: the kernel logged while tests ran: %s%s\n", run.Kernel.Name, line, again)
+	}
+	if run.Retried {
+		fmt.Fprintf(w, "\nNOTE  %s: the first boot died before init started; this was the second\n", run.Kernel.Name)
+	}
 }
 
 // indent indents each line of text, and ends the last.

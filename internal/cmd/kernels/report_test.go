@@ -21,7 +21,7 @@ func TestReport(t *testing.T) {
 				{Package: pkg, Test: "TestKernelOpens/kprobe", Verdict: failed, Output: "    a_test.go:3: 22, want 23\n"},
 				{Package: pkg, Test: "TestKernelBoots", Verdict: passed},
 			},
-			Kmsg: []string{"WARNING: at fs"},
+			Kmsg: []string{"WARNING: at fs", "BUG", "WARNING: at fs"},
 		},
 		{Kernel: kernel{Name: "7"}, Version: "7.3.4", Failure: errors.New("Kernel panic"), Tail: []string{"a", "b"}, Log: "/l/7.log", Retried: true},
 		{Kernel: kernel{Name: "5.10"}, Missing: errors.New("bullseye: gone")},
@@ -35,6 +35,15 @@ KERNEL     VERSION        fentry  kprobe  tracepoint  other  TIME
 6.1-arm64  6.1.5          0/0/1   -       -           -      1s
 (passed/failed/skipped, tests with sub-tests not counted)
 
+SKIP  6.1-arm64: ./tools/opensnoop TestKernelOpens/fentry: no fentry: not supported
+      (expected: arm64 has ftrace's direct calls, which fentry needs, since 6.4 only)
+
+NOTE  6.12: the kernel logged while tests ran: WARNING: at fs (2 times)
+
+NOTE  6.12: the kernel logged while tests ran: BUG
+
+NOTE  7: the first boot died before init started; this was the second
+
 FAIL  6.12: ./tools/opensnoop TestKernelOpens/kprobe
         a_test.go:3: 22, want 23
 
@@ -45,13 +54,6 @@ FAIL  7: Kernel panic
 
 SKIP  5.10: this kernel could not be had, and NOTHING was tested on it:
     bullseye: gone
-
-SKIP  6.1-arm64: ./tools/opensnoop TestKernelOpens/fentry: no fentry: not supported
-      (expected: arm64 has ftrace's direct calls, which fentry needs, since 6.4 only)
-
-NOTE  6.12: the kernel logged while tests ran: WARNING: at fs
-
-NOTE  7: the first boot died before init started; this was the second
 
 FAIL
 2 passed, 1 failed, 1 skipped
