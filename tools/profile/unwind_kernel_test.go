@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/gobcc/gobcc/internal/common/events"
 	"github.com/gobcc/gobcc/internal/common/livetest"
 	"github.com/gobcc/gobcc/internal/common/mappings"
@@ -248,6 +250,38 @@ func TestKernelUnwindInKernel(t *testing.T) {
 		t.Logf("%d samples in the kernel, %d not", in, out)
 		if in == 0 {
 			t.Errorf("--unwind %s: no samples in the kernel", way)
+		}
+	}
+}
+
+// A program that runs from memory, as container runtimes do, is like any other.
+func TestKernelUnwindMemfd(t *testing.T) {
+	livetest.Need(t)
+	path := filepath.Join(t.TempDir(), "chain")
+	writeChain(t, path, 1<<32-1)
+	program, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.MemfdCreate("sealed", unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	memory := os.NewFile(uintptr(fd), "sealed")
+	defer memory.Close()
+	if _, err := memory.Write(program); err != nil {
+		t.Fatal(err)
+	}
+	pid := start(t, fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd))
+	for _, way := range []string{"copy", "table"} {
+		stacks, _ := objects(t, livetest.Run(t, "--json", "-F", fmt.Sprint(slower(997)), "-p", pid, "--unwind", way, "1"))
+		if len(stacks) == 0 {
+			t.Errorf("--unwind %s: no samples", way)
+		}
+		for _, s := range stacks {
+			if s.Unwind != "complete" || len(s.User) != 4 || s.User[0].Function != "burn_it" || s.User[3].Function != "_start" || s.User[0].File != "/memfd:sealed" {
+				t.Errorf("--unwind %s: %d samples are %s: %+v", way, s.Count, s.Unwind, s.User)
+			}
 		}
 	}
 }

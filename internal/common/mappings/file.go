@@ -23,7 +23,7 @@ type Kind uint8
 const (
 	Regular   Kind = iota // a file
 	Anonymous             // memory of no file, as runtimes make for the code that they compile
-	Memfd                 // memory with a name, of memfd_create(2) or shared; as Anonymous
+	Memfd                 // memory with a name, of memfd_create(2) or shared; as Anonymous, but for a program in it, which is Regular
 	VDSO                  // the kernel's own code for 64-bit processes, the same in each
 	Vsyscall              // its older form, at one address
 	Other                 // special memory of the kernel's, such as [uprobes] and the vdso of 32-bit processes
@@ -94,6 +94,18 @@ func open(fd int, path, buildID string) (*os.File, error) {
 		return nil, fmt.Errorf("open %s: its build id is %q and not %q, that of what was mapped", path, id, buildID)
 	}
 	return file, nil
+}
+
+// isELF reports whether what is held is a program or a library.
+func isELF(fd int) bool {
+	file, err := open(fd, "", "")
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	magic := make([]byte, len(elf.ELFMAG))
+	_, err = file.ReadAt(magic, 0)
+	return err == nil && string(magic) == elf.ELFMAG
 }
 
 func (f *File) drop(err error) {
@@ -182,6 +194,10 @@ func (fs *files) find(s sight) *File {
 			}
 		} else {
 			if f == nil {
+				// Container runtimes run from a sealed copy of themselves.
+				if kind == Memfd && isELF(fd) {
+					kind = Regular
+				}
 				f = &File{Path: s.path, Kind: kind, BuildID: s.buildID}
 			}
 			f.fd, f.err, f.dev, f.ino = fd, nil, st.Dev, st.Ino

@@ -176,9 +176,13 @@ var mapper = livetest.Role("mapper", func(args []string) string {
 		}
 		return answer(b, err)
 	case "memfd":
-		fd, err := unix.MemfdCreate("jit", 0)
+		name := args[1]
+		fd, err := unix.MemfdCreate(name, 0)
 		if err == nil {
 			err = unix.Ftruncate(fd, int64(size))
+		}
+		if err == nil && name == "program" {
+			_, err = unix.Write(fd, []byte("\x7fELF"))
 		}
 		if err != nil {
 			return err.Error()
@@ -293,17 +297,23 @@ func TestKernelMappings(t *testing.T) {
 		}
 	})
 	t.Run("no file", func(t *testing.T) {
-		anon, memfd := address(t, child.Do("anon")), address(t, child.Do("memfd"))
+		answers := func() (anon, jit, program uint64) {
+			return address(t, child.Do("anon")), address(t, child.Do("memfd", "jit")), address(t, child.Do("memfd", "program"))
+		}
+		anon, jit, program := answers()
 		w := watchAll(t)
 		for range 2 {
 			p := w.Process(uint32(child.Pid()))
 			if m, ok := p.Find(anon); !ok || m.File.Kind != Anonymous || m.File.Path != "[anon]" {
 				t.Errorf("%+v", m.File)
 			}
-			if m, ok := p.Find(memfd); !ok || m.File.Kind != Memfd || m.File.Path != "/memfd:jit" {
+			if m, ok := p.Find(jit); !ok || m.File.Kind != Memfd || m.File.Path != "/memfd:jit" {
 				t.Errorf("%+v", m.File)
 			}
-			anon, memfd = address(t, child.Do("anon")), address(t, child.Do("memfd"))
+			if m, ok := p.Find(program); !ok || m.File.Kind != Regular || m.File.Path != "/memfd:program" || !m.File.Deleted {
+				t.Errorf("%+v", m.File)
+			}
+			anon, jit, program = answers()
 			w.apply()
 		}
 	})
