@@ -113,6 +113,9 @@ func (f *file) goRules(fn *symbols.GoFunction) goRules {
 		if at := bytes.Index(code, ret); at >= 0 {
 			return f.goBefore(fn.Start + uint64(at+after))
 		}
+	case strings.HasPrefix(name, "_rt0_") && !strings.HasSuffix(name, "_lib"):
+		// The entry point. That of a library is called by the dynamic linker.
+		return byDepth(func(int32) Rule { return Rule{Cfa: End} })
 	case strings.HasPrefix(name, "runtime.sigreturn"):
 		// What a signal's handler returns to.
 		if bytes.HasPrefix(f.goCode(fn), f.machine.restorer) {

@@ -162,12 +162,15 @@ func checkGoFunctions(t *testing.T, path string, table *Table) {
 		return table.Find(fn.Start).Cfa == SP && has(table, fn, func(r Rule) bool { return r.Cfa == FP && r.Flags == Elsewhere })
 	}
 	want["runtime.nanotime1"] = vdso
+	entry := "_rt0_arm64_linux"
 	if e.Machine == elf.EM_X86_64 {
+		entry = "_rt0_amd64_linux"
 		want["time.now"] = vdso
 		want["runtime.sigreturn__sigaction"] = func(fn symbols.GoFunction) bool {
 			return table.Find(fn.Start-1) == Rule{Cfa: Signal, Offset: 40} && table.Find(fn.Start) == Rule{Cfa: Signal, Offset: 40}
 		}
 	}
+	want[entry] = func(fn symbols.GoFunction) bool { return table.Find(fn.Start).Cfa == End }
 	if err := symbols.GoFunctions(e, f, func(fn *symbols.GoFunction) bool {
 		if check, ok := want[fn.Name()]; ok {
 			delete(want, fn.Name())
