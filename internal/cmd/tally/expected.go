@@ -25,6 +25,11 @@ var expectedSkips = []struct {
 		reason: regexp.MustCompile(`SKIPPED: this kernel does not tell where its preempt count is`),
 	},
 	{
+		// Hardened ones run no 32-bit programs (ia32_emulation=off, or a hypervisor that can't).
+		test:   regexp.MustCompile(`/((failed_)?int80_[a-z0-9]+|[a-z0-9]+_32|32-bit)$`),
+		reason: regexp.MustCompile(`(?m)SKIPPED: (no (int80 [a-z0-9]+|32-bit (calls|execs)) on this machine|this kernel runs no 32-bit calls)$`),
+	},
+	{
 		// What takes a CPU off is for the kernels of the matrix.
 		test:   regexp.MustCompile(`Hotplug$`),
 		reason: regexp.MustCompile(`SKIPPED: it takes a CPU off, so it is for guests only`),

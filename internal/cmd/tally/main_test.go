@@ -49,13 +49,17 @@ func TestRun(t *testing.T) {
 {"Action":"run","Package":"a","Test":"TestOne/tracepoint"}
 {"Action":"output","Package":"a","Test":"TestOne/tracepoint","Output":"    x_test.go:1: SKIPPED: this kernel has no tracepoint mode: it was built without kprobes\n"}
 {"Action":"skip","Package":"a","Test":"TestOne/tracepoint"}
+{"Action":"run","Package":"a","Test":"TestOne/int80_open"}
+{"Action":"output","Package":"a","Test":"TestOne/int80_open","Output":"    x_test.go:1: SKIPPED: no int80 open on this machine\n"}
+{"Action":"skip","Package":"a","Test":"TestOne/int80_open"}
 {"Action":"pass","Package":"a","Test":"TestOne"}
 {"Action":"pass","Package":"a","Elapsed":1}
 `,
 			out: "    x_test.go:1: SKIPPED: this kernel has no kprobe mode: this kernel was built without kprobes (CONFIG_KPROBES)\n" +
 				"    x_test.go:1: SKIPPED: this kernel has no tracepoint mode: it was built without kprobes\n" +
 				"    (this skip of TestOne/tracepoint is NOT EXPECTED, which is a failure in CI)\n" +
-				"ok\ta\t1.00s\t2 tests\n0 passed, 1 failed, 1 skipped\n",
+				"    x_test.go:1: SKIPPED: no int80 open on this machine\n" +
+				"ok\ta\t1.00s\t3 tests\n0 passed, 1 failed, 2 skipped\n",
 			err: "1 tests failed",
 		},
 		"a unit test's skip in CI": {
