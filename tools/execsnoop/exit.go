@@ -20,7 +20,8 @@ type ended struct {
 	bpfExit
 	ran          time.Duration // since the exec, or since the process began
 	user, system time.Duration
-	timed        bool // user and system are known
+	timed        bool   // user and system are known
+	asked        uint64 // when the kernel was first asked for them, as TimeNs
 }
 
 // timesCall is the program to ask for what a process used.
@@ -29,8 +30,8 @@ const timesCall = "times_call"
 // An end waits for what the process used in all. The kernel tells that by itself a
 // grace period after the process was reaped: mostly within the first of these
 // times, and sometimes many seconds later. So it is asked then. It knows, unless
-// the process still gives its memory back or is held by a debugger; after the
-// second of these times the end is shown without.
+// the process still gives its memory back or is held by a debugger; when it has been
+// asked for the second of these times the end is shown without.
 const (
 	askAfter = 50 * time.Millisecond
 	patience = 2 * time.Second
@@ -99,7 +100,11 @@ func (p *printer) drained(r *trace.Run) error {
 		if e.TimeNs+uint64(askAfter) >= latest {
 			break // as those behind it
 		}
-		if e.TimeNs+uint64(patience) >= latest {
+		if e.asked == 0 {
+			e.asked = latest
+		}
+		// Counted from here, as the machine may have stood still since the end.
+		if e.asked+uint64(patience) >= latest {
 			p.ask(r, e)
 			i++
 			continue

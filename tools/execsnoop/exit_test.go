@@ -89,8 +89,8 @@ func (p *printing) written(t *testing.T) []string {
 	return lines
 }
 
-// An end waits until it is known what its process used, for two seconds. After a
-// moment the kernel is asked for it, again and again.
+// An end waits until it is known what its process used. After a moment the kernel is asked
+// for it, again and again, for two seconds.
 func TestEndsWait(t *testing.T) {
 	p := newPrinting(t, "--exit-only")
 	var asked []uint64
@@ -147,7 +147,7 @@ func TestEndsWait(t *testing.T) {
 	}
 	p.feed(t, reaped{Id: 2})
 	expect("when it is said to be reaped again", true)
-	p.ending[0].TimeNs -= uint64(patience + time.Millisecond)
+	p.ending[0].asked -= uint64(patience + time.Millisecond)
 	if err := p.drained(p.r); err != nil {
 		t.Fatal(err)
 	}
@@ -163,6 +163,16 @@ func TestEndsWait(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect("at the end", false, 3, 4)
+	end(patience + time.Second)
+	if err := p.drained(p.r); err != nil {
+		t.Fatal(err)
+	}
+	expect("when it is looked at late", true)
+	expectAsked("when it is looked at late", 5)
+	if err := p.finish(p.r); err != nil {
+		t.Fatal(err)
+	}
+	expect("at the end of that", false, 5)
 	if err := errors.Join(p.finish(p.r), p.drained(p.r)); err != nil {
 		t.Fatal(err)
 	}
