@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"encoding/binary"
+	"hash/maphash"
 	"slices"
 	"strings"
 	"unsafe"
@@ -12,43 +13,40 @@ import (
 type counter struct {
 	keepMoments bool
 
-	room    int // bytes that stacks and moments may still take, about
-	stacks  map[string]*stack
+	room    int               // bytes that stacks and moments may still take, about
+	stacks  map[uint64]*stack // by hash: the first of those that have it
+	number  int               // of stacks
+	seed    maphash.Seed
 	moments []moment
 	shown   uint64
 	unwinds map[status]uint64
-	key     []byte
+	hashed  []byte
 }
 
 // What stacks and moments may take: the fastest sampling of stacks that are all different
 // would need gigabytes within a minute. What a stack takes beside its frames is measured: the
-// map's entry with its key, and the struct.
+// map's entry, and the struct.
 const (
 	stacksMemory = 512 << 20
-	stackSize    = 256
-	frameSize    = 16 // its pointer, in the stack and in the key
+	stackSize    = 192
+	frameSize    = 8 // its pointer
 	momentSize   = int(unsafe.Sizeof(moment{}))
 )
 
 func newCounter(keepMoments bool) *counter {
-	return &counter{room: stacksMemory, keepMoments: keepMoments, stacks: map[string]*stack{}, unwinds: map[status]uint64{}}
+	return &counter{
+		room: stacksMemory, keepMoments: keepMoments, stacks: map[uint64]*stack{}, seed: maphash.MakeSeed(), unwinds: map[status]uint64{},
+	}
 }
 
 // add counts a sample, and reports whether there was room for it. Equal frames and
-// processes are the same pointers.
+// processes are the same pointers. The lists of frames stay the caller's.
 func (c *counter) add(s *sample, p *process, kernel, user []*frame) bool {
-	key := binary.NativeEndian.AppendUint64(c.key[:0], uint64(uintptr(unsafe.Pointer(p))))
-	key = binary.NativeEndian.AppendUint32(key, s.TID)
-	key = binary.NativeEndian.AppendUint32(key, uint32(len(kernel)))
-	key = append(key, byte(s.Status))
-	for _, list := range [][]*frame{kernel, user} {
-		for _, f := range list {
-			key = binary.NativeEndian.AppendUint64(key, uint64(uintptr(unsafe.Pointer(f))))
-		}
+	hash := c.hash(s, p, kernel, user)
+	st := c.stacks[hash]
+	for st != nil && !st.is(s, p, kernel, user) {
+		st = st.next
 	}
-	key = append(key, s.Comm...)
-	c.key = key
-	st := c.stacks[string(key)]
 	need := 0
 	if st == nil {
 		need = stackSize + frameSize*(len(kernel)+len(user))
@@ -61,8 +59,13 @@ func (c *counter) add(s *sample, p *process, kernel, user []*frame) bool {
 	}
 	c.room -= need
 	if st == nil {
-		st = &stack{Process: p, TID: s.TID, Comm: s.Comm, Kernel: kernel, User: user, Status: s.Status, number: len(c.stacks)}
-		c.stacks[string(key)] = st
+		frames := slices.Concat(kernel, user)
+		n := len(kernel)
+		st = &stack{
+			Process: p, TID: s.TID, Comm: s.Comm, Kernel: frames[:n:n], User: frames[n:], Status: s.Status, number: c.number, next: c.stacks[hash],
+		}
+		c.stacks[hash] = st
+		c.number++
 	}
 	st.Count++
 	st.Events += s.Period
@@ -74,11 +77,34 @@ func (c *counter) add(s *sample, p *process, kernel, user []*frame) bool {
 	return true
 }
 
+// hash gives the same number for equal stacks, and hardly ever for others.
+func (c *counter) hash(s *sample, p *process, kernel, user []*frame) uint64 {
+	b := binary.NativeEndian.AppendUint64(c.hashed[:0], uint64(uintptr(unsafe.Pointer(p))))
+	b = binary.NativeEndian.AppendUint32(b, s.TID)
+	b = binary.NativeEndian.AppendUint32(b, uint32(len(kernel)))
+	b = append(b, byte(s.Status))
+	for _, list := range [][]*frame{kernel, user} {
+		for _, f := range list {
+			b = binary.NativeEndian.AppendUint64(b, uint64(uintptr(unsafe.Pointer(f))))
+		}
+	}
+	c.hashed = append(b, s.Comm...)
+	return maphash.Bytes(c.seed, c.hashed)
+}
+
+// is reports whether a sample has this stack.
+func (st *stack) is(s *sample, p *process, kernel, user []*frame) bool {
+	return st.Process == p && st.TID == s.TID && st.Status == s.Status && st.Comm == s.Comm &&
+		slices.Equal(st.Kernel, kernel) && slices.Equal(st.User, user)
+}
+
 // fill puts what was counted into a report. The frames are to have their names by then.
 func (c *counter) fill(r *report) {
-	r.Stacks = make([]*stack, 0, len(c.stacks))
+	r.Stacks = make([]*stack, 0, c.number)
 	for _, st := range c.stacks {
-		r.Stacks = append(r.Stacks, st)
+		for ; st != nil; st = st.next {
+			r.Stacks = append(r.Stacks, st)
+		}
 	}
 	slices.SortFunc(r.Stacks, compareStacks)
 	r.Moments = c.moments

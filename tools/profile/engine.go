@@ -64,8 +64,9 @@ type engine struct {
 	comms     map[[16]uint8]string
 	processes map[*mappings.Process]*process
 	outside   map[string]*process // those that have no pid here, by comm
-	places    map[place]*frame
-	frames    []located // in the order of first use
+	groups    []*group            // all frames, in the order of first use
+	origins   map[origin]*group
+	found     []*frame // of one sample
 	// Samples with frames of user space of which nothing is known, by process, since what
 	// it has mapped can't be read: nil stands for those of other pid namespaces.
 	unread map[*mappings.Process]uint64
@@ -80,21 +81,13 @@ type recording interface {
 // slot is where the kernel keeps what a sample is compared with.
 type slot struct{ cpu, slot uint32 }
 
-// place is what makes frames equal: an address in a file, of a process where the code is
-// of no file, of the kernel, or of nothing that is known.
-type place struct {
+// origin is where addresses are told apart by themselves: a file, the programs of a process
+// where the code is of no file, the kernel, or nothing that is known.
+type origin struct {
 	kind    kind
 	file    *mappings.File
 	process *mappings.Process // with kindJIT
 	execs   int               // with kindJIT: which of its programs made it
-	address uint64            // in the file, if it is in one: an offset
-}
-
-// located is a frame with its place, which tells what it is called.
-type located struct {
-	*frame
-	place
-	root string // directory of the process that it was first found in
 }
 
 func newEngine(c *counter) *engine {
@@ -102,7 +95,7 @@ func newEngine(c *counter) *engine {
 	return &engine{
 		counter: c, reader: reader, unwinder: newUnwinder(reader), slots: map[slot]*sample{}, comms: map[[16]uint8]string{},
 		processes: map[*mappings.Process]*process{}, outside: map[string]*process{},
-		places: map[place]*frame{}, unread: map[*mappings.Process]uint64{},
+		origins: map[origin]*group{}, unread: map[*mappings.Process]uint64{},
 	}
 }
 
@@ -321,9 +314,10 @@ func (e *engine) sample(s *sample) error {
 			return err
 		}
 	}
-	kernel, user := make([]*frame, len(s.Kernel)), make([]*frame, len(s.User))
+	e.found = slices.Grow(e.found[:0], len(s.Kernel)+len(s.User))[:len(s.Kernel)+len(s.User)]
+	kernel, user := e.found[:len(s.Kernel)], e.found[len(s.Kernel):]
 	for i, addr := range s.Kernel {
-		kernel[i] = e.frame(nil, place{kind: kindKernel, address: addr - caller(i)})
+		kernel[i] = e.frame(nil, origin{kind: kindKernel}, addr-caller(i))
 	}
 	exact := !s.InSyscall // whether the frame's address is that of what runs next
 	for i, addr := range s.User {
@@ -407,31 +401,31 @@ func (e *engine) process(s *sample, owner *mappings.Process) *process {
 // user gives the frame of an address of a process.
 func (e *engine) user(owner *mappings.Process, addr uint64) *frame {
 	if owner == nil {
-		return e.frame(owner, place{kind: kindUnknown, address: addr})
+		return e.frame(owner, origin{kind: kindUnknown}, addr)
 	}
 	m, ok := owner.Find(addr)
 	switch {
 	case !ok:
-		return e.frame(owner, place{kind: kindUnknown, address: addr})
+		return e.frame(owner, origin{kind: kindUnknown}, addr)
 	case m.File.Kind == mappings.Anonymous || m.File.Kind == mappings.Memfd:
 		e.generated(owner)
-		return e.frame(owner, place{kind: kindJIT, process: owner, execs: owner.Execs, file: m.File, address: addr})
+		return e.frame(owner, origin{kind: kindJIT, file: m.File, process: owner, execs: owner.Execs}, addr)
 	}
-	return e.frame(owner, place{kind: kindUser, file: m.File, address: m.FileOffset(addr)})
+	return e.frame(owner, origin{kind: kindUser, file: m.File}, m.FileOffset(addr))
 }
 
-func (e *engine) frame(owner *mappings.Process, at place) *frame {
-	f := e.places[at]
-	if f == nil {
-		f = &frame{Kind: at.kind, Address: at.address}
-		e.places[at] = f
-		l := located{frame: f, place: at}
+// frame gives the one frame of an address: in a file, that is an offset.
+func (e *engine) frame(owner *mappings.Process, from origin, addr uint64) *frame {
+	g := e.origins[from]
+	if g == nil {
+		g = newGroup(from)
 		if owner != nil {
-			l.root = fmt.Sprintf("/proc/%d/root", owner.PID)
+			g.root = fmt.Sprintf("/proc/%d/root", owner.PID)
 		}
-		e.frames = append(e.frames, l)
+		e.origins[from] = g
+		e.groups = append(e.groups, g)
 	}
-	return f
+	return g.frame(addr)
 }
 
 // describe completes the processes by what is known of them at the end.

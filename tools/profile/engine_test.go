@@ -324,3 +324,20 @@ func TestEngineInSyscall(t *testing.T) {
 		}
 	}
 }
+
+// Stacks that have the same hash are told apart.
+func TestEqualHashes(t *testing.T) {
+	c := newCounter(false)
+	s, p := &sample{Comm: "c"}, &process{}
+	one, other := []*frame{{Address: 1}}, []*frame{{Address: 2}}
+	c.add(s, p, nil, one)
+	c.stacks[c.hash(s, p, nil, other)] = c.stacks[c.hash(s, p, nil, one)]
+	delete(c.stacks, c.hash(s, p, nil, one))
+	c.add(s, p, nil, other)
+	c.add(s, p, nil, other)
+	r := &report{}
+	c.fill(r)
+	if len(r.Stacks) != 2 || r.Stacks[0].Count != 1 || r.Stacks[1].Count != 2 || r.Stacks[1].User[0] != other[0] {
+		t.Errorf("%+v", r.Stacks)
+	}
+}

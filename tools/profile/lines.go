@@ -72,7 +72,7 @@ func (n *namer) nameBySeparate(g *group, file *opened) {
 			g.noteLines(n, fmt.Sprintf("%s%v: %s", s.name, err, installAgain))
 		}
 	}
-	hasLine := func(f located) bool { return len(f.Lines) > 0 && f.Lines[0].File != "" }
+	hasLine := func(f *frame) bool { return len(f.Lines) > 0 && f.Lines[0].File != "" }
 	g.noLines = len(g.notes) == 0 && !slices.ContainsFunc(g.frames, hasLine)
 }
 
@@ -158,7 +158,7 @@ func (n *namer) addLines(g *group, file *opened, from source) error {
 		g.noteLines(n, from.name+note)
 	}
 	frames := slices.Clone(g.frames)
-	slices.SortFunc(frames, func(a, b located) int { return cmp.Compare(a.Address, b.Address) })
+	slices.SortFunc(frames, func(a, b *frame) int { return cmp.Compare(a.Address, b.Address) })
 	unread, why := 0, error(nil)
 	for i, f := range frames {
 		if len(f.Lines) > 0 && f.Lines[0].File != "" {

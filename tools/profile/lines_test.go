@@ -111,7 +111,7 @@ func (l *linesTest) name() (inlined, withLine int) {
 	defer o.Close()
 	g := &group{mapped: &mapped{Path: "/opt/p", BuildID: linesBuildID}}
 	for i := range l.size {
-		g.frames = append(g.frames, located{frame: &frame{Address: l.offset + i}})
+		g.frames = append(g.frames, &frame{Address: l.offset + i})
 	}
 	l.said = nil
 	n := &namer{lines: l.lines, budget: l.budget, debuginfod: l.client, say: func(text string) { l.said = append(l.said, text) }}

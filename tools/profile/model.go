@@ -60,7 +60,8 @@ type stack struct {
 	Count   uint64
 	Events  uint64 // how much of the event the samples stand for: the sum of their periods
 
-	number int // of its first sight
+	number int    // of its first sight
+	next   *stack // that has the same hash, while they are counted
 }
 
 // frame is an address of a stack and what is known of it. Equal ones are the same.

@@ -150,24 +150,46 @@ const (
 
 // group is the frames that are named by one thing, such as a file.
 type group struct {
-	file    *mappings.File    // of kindUser, and of kindJIT
-	process *mappings.Process // of kindJIT
-	frames  []located
-	mapped  *mapped // nil if they are in none
-	root    string  // directory, of a process that has the file mapped; empty if not known
-	problem error
-	notes   []string // what is missing in its source lines
-	noLines bool     // there is no debugging information
+	origin
+	frames    []*frame // in the order of first use
+	byAddress map[uint64]*frame
+	mapped    *mapped // nil if they are in none
+	root      string  // directory, of a process that has the file mapped; empty if not known
+	problem   error
+	notes     []string // what is missing in its source lines
+	noLines   bool     // there is no debugging information
+}
+
+func newGroup(from origin) *group {
+	g := &group{origin: from, byAddress: map[uint64]*frame{}}
+	switch {
+	case g.kind == kindKernel:
+		g.mapped = &mapped{Path: "[kernel.kallsyms]"}
+	case g.file != nil:
+		g.mapped = &mapped{Path: g.file.Path, BuildID: g.file.BuildID}
+	}
+	return g
+}
+
+func (g *group) frame(addr uint64) *frame {
+	f := g.byAddress[addr]
+	if f == nil {
+		f = &frame{Kind: g.kind, Address: addr, File: g.mapped}
+		g.byAddress[addr] = f
+		g.frames = append(g.frames, f)
+	}
+	return f
 }
 
 // name names all frames of an engine, and gives the files that they are in.
 func (n *namer) name(e *engine) []*mapped {
-	groups := n.group(e.frames)
+	groups := e.groups
 	n.budget = sourcelines.NewBudget(linesMemory, linesTime)
 	n.reading.Wait()
 	var wg sync.WaitGroup
 	turns := make(chan struct{}, runtime.GOMAXPROCS(0))
 	for _, g := range groups {
+		g.byAddress = nil // which is of no use any more
 		wg.Go(func() {
 			turns <- struct{}{}
 			defer func() { <-turns }()
@@ -181,7 +203,6 @@ func (n *namer) name(e *engine) []*mapped {
 			files = append(files, g.mapped)
 		}
 		for _, f := range g.frames {
-			f.File = g.mapped
 			if len(f.Lines) == 0 {
 				f.Lines = []symbols.Line{{Function: g.unnamed(f)}}
 			}
@@ -191,37 +212,8 @@ func (n *namer) name(e *engine) []*mapped {
 	return files
 }
 
-// group puts frames that are named by the same thing together, in the order of their first
-// use.
-func (n *namer) group(frames []located) []*group {
-	type key struct {
-		kind    kind
-		file    *mappings.File
-		process *mappings.Process
-	}
-	groups := map[key]*group{}
-	var list []*group
-	for _, f := range frames {
-		k := key{f.kind, f.place.file, f.process}
-		g := groups[k]
-		if g == nil {
-			g = &group{file: f.place.file, process: f.process, root: f.root}
-			switch {
-			case f.kind == kindKernel:
-				g.mapped = &mapped{Path: "[kernel.kallsyms]"}
-			case g.file != nil:
-				g.mapped = &mapped{Path: g.file.Path, BuildID: g.file.BuildID}
-			}
-			groups[k] = g
-			list = append(list, g)
-		}
-		g.frames = append(g.frames, f)
-	}
-	return list
-}
-
 func (n *namer) nameGroup(g *group) {
-	switch g.frames[0].kind {
+	switch g.kind {
 	case kindKernel:
 		n.nameKernel(g)
 	case kindJIT:
@@ -239,7 +231,7 @@ func (n *namer) nameKernel(g *group) {
 	g.mapped.Start, g.mapped.Limit = n.kernel.Text()
 	// Modules and BPF programs come and go. To read all again takes longer than all else
 	// here, and the rest stays as it is.
-	if slices.ContainsFunc(g.frames, func(f located) bool { return f.Address < g.mapped.Start || f.Address >= g.mapped.Limit }) {
+	if slices.ContainsFunc(g.frames, func(f *frame) bool { return f.Address < g.mapped.Start || f.Address >= g.mapped.Limit }) {
 		if later, err := symbols.OpenKernel(); err == nil {
 			n.kernel.Merge(later)
 		}
@@ -260,8 +252,8 @@ func (n *namer) nameKernel(g *group) {
 
 func (n *namer) nameGenerated(g *group) {
 	file := n.perfMaps[g.process]
-	if file == nil {
-		return
+	if file == nil || g.execs != g.process.Execs {
+		return // the map is of the program that the process was at last
 	}
 	perfMap, err := file.Read()
 	if err != nil {
@@ -320,7 +312,7 @@ func (n *namer) nameOpened(g *group, file *opened) {
 
 // explain tells why frames have no names, if the file or its debug file is the reason.
 func (g *group) explain(file *opened) {
-	unnamed := func(f located) bool { return len(f.Lines) == 0 }
+	unnamed := func(f *frame) bool { return len(f.Lines) == 0 }
 	if problems := file.Problems(); g.problem == nil && len(problems) > 0 && slices.ContainsFunc(g.frames, unnamed) {
 		g.problem = fmt.Errorf("%s: %s", g.mapped.Path, listed(problems))
 	}
@@ -379,13 +371,13 @@ func (n *namer) open(g *group) (*opened, error) {
 var errNoNames = errors.New("it has no names")
 
 // unnamed says what is known of a frame that has no name.
-func (g *group) unnamed(f located) string {
+func (g *group) unnamed(f *frame) string {
 	switch {
-	case f.kind == kindKernel:
+	case g.kind == kindKernel:
 		return "[kernel]"
-	case f.kind == kindUnknown:
+	case g.kind == kindUnknown:
 		return "[unknown]"
-	case f.kind == kindJIT && strings.HasPrefix(g.mapped.Path, "["):
+	case g.kind == kindJIT && strings.HasPrefix(g.mapped.Path, "["):
 		return g.mapped.Path // [anon], [heap]
 	}
 	// A path is the process's choice, and names may not look as if they were two.

@@ -74,7 +74,8 @@ func TestSayKernel(t *testing.T) {
 	n.problem = errors.New("they are hidden")
 	close(n.read)
 	n.sayKernel()
-	g := &group{mapped: &mapped{}, frames: []located{{frame: &frame{Kind: kindKernel}, place: place{kind: kindKernel}}}}
+	g := newGroup(origin{kind: kindKernel})
+	g.frame(1)
 	n.nameGroup(g)
 	n.sayProblems([]*group{g})
 	if want := []string{"no names of kernel functions: they are hidden"}; !slices.Equal(said, want) {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -112,6 +113,10 @@ func (o *options) manySamples() bool {
 	return !o.event.Clock() || uint64(time.Second)/o.rate.Period*cpus >= repeatsFrom
 }
 
+// garbage is how much memory may be taken by what is of no use any more, in percent of what
+// is. Go's 100 would double what a long run takes, where little is left behind each second.
+const garbage = 40
+
 // session is a run of the tool.
 type session struct {
 	opts    *options
@@ -162,6 +167,7 @@ func (p *session) attached(r *trace.Run) error {
 	if p.opts.fs.Changed("stack-storage-size") || p.opts.fs.Changed("hash-storage-size") {
 		r.Say("--stack-storage-size and --hash-storage-size change nothing: no table of stacks can be full here")
 	}
+	debug.SetGCPercent(garbage)
 	p.namer.start(!p.opts.userOnly)
 	p.began = time.Now()
 	var err error

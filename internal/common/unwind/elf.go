@@ -152,8 +152,11 @@ func (f *file) order(spans []span) []span {
 // merge gives all of some spans, and of others those that overlap none of these. Both are
 // in order.
 func merge(spans, others []span) []span {
-	if len(spans) == 0 {
+	switch {
+	case len(spans) == 0:
 		return others
+	case len(others) == 0:
+		return spans
 	}
 	out := make([]span, 0, len(spans)+len(others))
 	for _, s := range spans {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"sync"
 	"unsafe"
 )
 
@@ -43,15 +44,27 @@ func (t *Table) Bytes() int {
 // A builder makes a table of rows that come in the order of their addresses.
 type builder struct {
 	table   Table
+	buffers *buffers
 	numbers map[Rule]uint16 // of rules
 	last    Rule            // that holds at the end of what there is
 	number  uint16          // its
 	err     error           // what there was too much of
 }
 
+// buffers are what pages and rows are first put into. They serve one table after another, as
+// what a list leaves behind while it grows is four times what is in it.
+type buffers struct {
+	pages []Page
+	rows  []Row
+}
+
+var spareBuffers = sync.Pool{New: func() any { return new(buffers) }}
+
 func newBuilder(start uint64) *builder {
+	room := spareBuffers.Get().(*buffers)
 	return &builder{
-		table:   Table{Start: start &^ (PageSize - 1), Rules: []Rule{{}}},
+		table:   Table{Start: start &^ (PageSize - 1), Pages: room.pages[:0], Rows: room.rows[:0], Rules: []Rule{{}}},
+		buffers: room,
 		numbers: map[Rule]uint16{{}: 0},
 	}
 }
@@ -112,17 +125,21 @@ func (b *builder) page() {
 	t.Pages = append(t.Pages, p)
 }
 
-// finish gives the table: end is where all that is known ends.
+// finish gives the table: end is where all that is known ends. The builder is of no use
+// afterwards.
 func (b *builder) finish(end uint64) (*Table, error) {
 	b.row(end, Rule{})
+	t := b.table
+	defer func() {
+		*b.buffers = buffers{t.Pages, t.Rows}
+		spareBuffers.Put(b.buffers)
+	}()
 	if b.err != nil {
 		return nil, b.err
 	}
-	t := b.table
-	if t.Pages == nil {
+	if len(t.Pages) == 0 {
 		return nil, ErrNoFrames
 	}
-	// Without the room that was left for more.
 	return &Table{Start: t.Start, Pages: exactly(t.Pages), Rows: exactly(t.Rows), Rules: exactly(t.Rules)}, nil
 }
 
