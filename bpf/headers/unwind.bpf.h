@@ -57,7 +57,8 @@ struct unwind_rule {
 #define UNWIND_BLOCK (1 << UNWIND_BLOCK_SHIFT)
 #define UNWIND_SHARD_SHIFT 19
 #define UNWIND_SHARD_BLOCKS (1 << (UNWIND_SHARD_SHIFT - UNWIND_BLOCK_SHIFT))
-#define UNWIND_PAGE_SHIFT 12
+/* Small enough that the rows of most pages are in one or two lines of the CPU's cache. */
+#define UNWIND_PAGE_SHIFT 10
 
 struct unwind_block {
 	__u16 low[UNWIND_BLOCK], rule[UNWIND_BLOCK];
@@ -131,6 +132,9 @@ struct {
 	__type(value, struct unwind_process);
 } unwind_processes SEC(".maps");
 
+/* How far apart what a frame saves may be to be read at once, in units of 8 bytes. */
+#define UNWIND_SAVED 8
+
 /* A walk. One is enough for a CPU: the kernel runs no perf event program while another one runs. */
 struct unwind_walk {
 	struct user_registers regs;
@@ -143,11 +147,12 @@ struct unwind_walk {
 	__u32 frames, limit;
 	__u32 first, end; /* the numbers of the process's mappings */
 	__u64 changed_ns;
-	/* The address that is looked for, and the mapping that it or the one before was in. */
+	/* The address that is looked for, the mapping that it or the one before was in, and another before. */
 	__u64 pc;
-	struct unwind_mapping in;
+	struct unwind_mapping in, before;
 	/* Where a search for a mapping or a row stands; volatile, so that it is in memory indeed. */
 	volatile __u32 low, high;
+	__u64 saved[UNWIND_SAVED];
 	__u64 frame[UNWIND_MAX_FRAMES]; /* the leaf, then return addresses */
 };
 
@@ -157,16 +162,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct unwind_walk);
 } unwind_walks SEC(".maps");
-
-/*
- * The end of what user space has. Nothing is read above: a read of the vsyscall page by a program on a
- * perf event has hung 6.1 kernels.
- */
-#if defined(__TARGET_ARCH_x86)
-#define UNWIND_ADDRESSES (1ULL << 47)
-#elif defined(__TARGET_ARCH_arm64)
-#define UNWIND_ADDRESSES (1ULL << 48)
-#endif
 
 /* How far apart a frame pointer that is to be believed and the stack pointer may be. */
 #define UNWIND_MAX_GUESS (1 << 20)
@@ -180,14 +175,14 @@ static __always_inline struct unwind_walk *unwind_walk(void)
 
 static __always_inline bool unwind_read(void *to, __u32 size, __u64 addr)
 {
-	return addr < UNWIND_ADDRESSES && !bpf_probe_read_user(to, size, (void *)addr);
+	return addr < USER_ADDRESSES && !bpf_probe_read_user(to, size, (void *)addr);
 }
 
 /* A return address without the signature (PAC) that arm64 may give it. */
 static __always_inline __u64 unwind_unsigned(__u64 addr)
 {
 #if defined(__TARGET_ARCH_arm64)
-	addr &= UNWIND_ADDRESSES - 1;
+	addr &= USER_ADDRESSES - 1;
 #endif
 	return addr;
 }
@@ -196,11 +191,18 @@ static __always_inline __u64 unwind_unsigned(__u64 addr)
 __noinline int unwind_find_mapping(void)
 {
 	struct unwind_walk *w = unwind_walk();
-	struct unwind_mapping *m;
+	struct unwind_mapping *m, last;
 	__u32 key;
 
 	if (!w)
 		return 0;
+	/* A program and a library that calls it back take turns. */
+	last = w->in;
+	if (w->pc >= w->before.start && w->pc < w->before.end) {
+		w->in = w->before;
+		w->before = last;
+		return 1;
+	}
 	w->low = w->first;
 	for (int bit = 16; bit >= 0; bit--) {
 		key = w->low + (1 << bit);
@@ -219,6 +221,7 @@ __noinline int unwind_find_mapping(void)
 	/* The element of unwind_processes may have been another's by the time it was read. */
 	if (!m || m->pid != w->pid || w->pc < m->start || w->pc >= m->end)
 		return 0;
+	w->before = last;
 	w->in = *m;
 	return 1;
 }
@@ -275,7 +278,7 @@ static __always_inline int unwind_go_on(struct unwind_walk *w, __u64 ip)
 {
 	if (!ip)
 		return unwind_end(w, UNWIND_COMPLETE);
-	if (ip >= UNWIND_ADDRESSES)
+	if (ip >= USER_ADDRESSES)
 		return unwind_end(w, UNWIND_BROKEN);
 	if (w->frames >= w->limit)
 		return unwind_end(w, UNWIND_DEPTH);
@@ -385,7 +388,7 @@ static __always_inline int unwind_out_of_signal(struct unwind_walk *w, __u64 con
 __noinline int unwind_step(void)
 {
 	struct unwind_walk *w = unwind_walk();
-	__u64 cfa, ip, fp, add = 0;
+	__u64 cfa, ip, fp, apart, add = 0;
 	struct unwind_rule *rule;
 	bool deref = false, elsewhere;
 	__u32 key;
@@ -443,23 +446,34 @@ __noinline int unwind_step(void)
 	elsewhere = deref || rule->flags & UNWIND_ELSEWHERE;
 	if (!elsewhere && (cfa < w->regs.sp || (cfa == w->regs.sp && rule->ra != UNWIND_SAME)))
 		return unwind_end(w, UNWIND_BROKEN);
-	if (rule->ra == UNWIND_AT_CFA) {
-		if (!unwind_read(&ip, sizeof(ip), cfa + 8 * rule->ra_offset))
-			return unwind_end(w, UNWIND_FAULT);
-	} else if (w->exact) {
-		ip = w->regs.lr;
-	} else {
-		return unwind_end(w, UNWIND_NO_RULE); /* the link register is the callee's by now */
-	}
 	fp = w->regs.fp;
-	if (rule->fp == UNWIND_AT_CFA) {
-		if (!unwind_read(&fp, sizeof(fp), cfa + 8 * rule->fp_offset))
+	apart = rule->ra_offset - rule->fp_offset;
+	if (rule->ra == UNWIND_AT_CFA && rule->fp == UNWIND_AT_CFA && apart < UNWIND_SAVED) {
+		/* All between the two, as each read takes its time, however small it is. */
+		apart &= UNWIND_SAVED - 1;
+		if (!unwind_read(w->saved, (apart + 1) * 8, cfa + 8 * rule->fp_offset))
 			return unwind_end(w, UNWIND_FAULT);
-	} else if (rule->fp == UNWIND_AT_FP) {
-		if (!unwind_read(&fp, sizeof(fp), w->regs.fp + 8 * rule->fp_offset))
-			return unwind_end(w, UNWIND_FAULT);
-	} else if (rule->fp == UNWIND_LOST) {
-		fp = 0;
+		fp = w->saved[0];
+		ip = w->saved[apart];
+	} else {
+		if (rule->ra == UNWIND_AT_CFA) {
+			if (!unwind_read(&ip, sizeof(ip), cfa + 8 * rule->ra_offset))
+				return unwind_end(w, UNWIND_FAULT);
+		} else if (w->exact) {
+			ip = w->regs.lr;
+		} else {
+			/* The link register is the callee's by now. */
+			return unwind_end(w, UNWIND_NO_RULE);
+		}
+		if (rule->fp == UNWIND_AT_CFA) {
+			if (!unwind_read(&fp, sizeof(fp), cfa + 8 * rule->fp_offset))
+				return unwind_end(w, UNWIND_FAULT);
+		} else if (rule->fp == UNWIND_AT_FP) {
+			if (!unwind_read(&fp, sizeof(fp), w->regs.fp + 8 * rule->fp_offset))
+				return unwind_end(w, UNWIND_FAULT);
+		} else if (rule->fp == UNWIND_LOST) {
+			fp = 0;
+		}
 	}
 	w->regs.sp = cfa;
 	w->regs.fp = fp;
@@ -494,7 +508,7 @@ static __always_inline void unwind(struct unwind_walk *w, const struct user_regi
 	w->guessed = w->pending = false;
 	w->changed_ns = 0;
 	w->status = UNWIND_NO_MAPPING;
-	w->in.start = w->in.end = 0;
+	w->in.start = w->in.end = w->before.start = w->before.end = 0;
 	process = bpf_map_lookup_elem(&unwind_processes, &pid);
 	if (!process)
 		return;

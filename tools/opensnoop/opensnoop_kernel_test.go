@@ -357,6 +357,14 @@ func (s *script) rows(all []row) (want []string, got []row) {
 		return func(r row) bool { return r.path() == s.marker(what) }
 	}
 	begin, end := slices.IndexFunc(all, isMark("begins")), slices.IndexFunc(all, isMark("ends"))
+	if begin < 0 || end < begin {
+		s.errorf("of %d rows %d is where it begins, and %d where it ends", len(all), begin, end)
+		for _, r := range all {
+			if r.TID == s.base.TID {
+				s.t.Logf("of its thread: %v %s", r.Time, r.all())
+			}
+		}
+	}
 	for i := begin + 1; i < end; i++ {
 		// The C library counts the processors when a thread begins.
 		if r := all[i]; r.PID == s.base.PID && tids[r.TID] && r.path() != "/sys/devices/system/cpu/online" {

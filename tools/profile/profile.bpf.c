@@ -138,13 +138,13 @@ static __always_inline void count(enum fate fate)
  */
 static __always_inline long send(void *record, __u64 len)
 {
-	__u64 size = bpf_ringbuf_query(&events, BPF_RB_RING_SIZE);
 	__u64 wakeup = event_wakeup(len);
 
 	for (int i = 0; i < 8; i++) {
 		if (!bpf_ringbuf_output(&events, record, len, wakeup))
 			return 0;
-		if (bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) + len + 16 > size) {
+		if (bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) + len + 16 >
+		    bpf_ringbuf_query(&events, BPF_RB_RING_SIZE)) {
 			count_lost(LOST_RING_FULL);
 			return -1;
 		}

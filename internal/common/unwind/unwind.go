@@ -80,7 +80,7 @@ type Row struct {
 }
 
 // PageSize is how much code a Page is of, in bytes.
-const PageSize = 4096
+const PageSize = 1024
 
 // Page is where a page's rows are. The first row of a page that has any has Low 0.
 type Page struct {
