@@ -14,6 +14,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
 )
 
 // The names in events.bpf.h.
@@ -22,6 +23,7 @@ const (
 	wakeupShift   = "ring_wakeup_shift"
 	shortestDrain = 10 * time.Millisecond
 	longestDrain  = 50 * time.Millisecond
+	fewRecords    = 16 // so many at a time are no reason to look more often
 )
 
 // DefaultPages is the size of the ring buffer in pages of 4 KiB: 8 MiB.
@@ -73,6 +75,7 @@ type Reader struct {
 	// things.
 	ring   *ringbuf.Reader
 	record ringbuf.Record
+	polled *os.File // the ring's map, for Go's own poller
 }
 
 // NewReader opens the ring buffer of a loaded collection, if it has one.
@@ -80,11 +83,36 @@ func NewReader(coll *ebpf.Collection) (*Reader, error) {
 	if coll.Maps[ringMap] == nil {
 		return &Reader{}, nil
 	}
-	ring, err := ringbuf.NewReader(coll.Maps[ringMap])
+	polled, err := pollable(coll.Maps[ringMap].FD())
 	if err != nil {
 		return nil, fmt.Errorf("open the ring buffer: %w", err)
 	}
-	return &Reader{ring: ring}, nil
+	ring, err := ringbuf.NewReader(coll.Maps[ringMap])
+	if err != nil {
+		polled.Close()
+		return nil, fmt.Errorf("open the ring buffer: %w", err)
+	}
+	return &Reader{ring: ring, polled: polled}, nil
+}
+
+// pollable gives a file that goroutines can wait for. A goroutine that waits in a system call
+// of its own, as the library's would, has the runtime watch over it: that takes more time of a CPU
+// than all else while there is little to see.
+func pollable(fd int) (*os.File, error) {
+	own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.SetNonblock(own, true); err != nil {
+		unix.Close(own)
+		return nil, err
+	}
+	file := os.NewFile(uintptr(own), ringMap)
+	if err := file.SetDeadline(time.Time{}); err != nil { // of what can't be waited for
+		file.Close()
+		return nil, err
+	}
+	return file, nil
 }
 
 // Run hands every record to handle until ctx is done, in the ring's order. Each
@@ -94,13 +122,14 @@ func (r *Reader) Run(ctx context.Context, handle func(record []byte) error, drai
 	if r.ring == nil {
 		return wait(ctx, drained)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = r.ring.Flush() })
-	defer stop()
+	r.ring.SetDeadline(time.Unix(0, 0)) // to read doesn't wait
+	filling := make(chan struct{}, 1)
+	go r.watch(filling)
 	// Records don't wake the reader, so it looks for itself: often while there
-	// is something to see, seldom while there is not.
-	wait := longestDrain
+	// is much to see, seldom while there is not, as to look takes longer than to read a few.
+	timer := time.NewTimer(longestDrain)
+	defer timer.Stop()
 	for ctx.Err() == nil {
-		r.ring.SetDeadline(time.Now().Add(wait))
 		n, err := r.read(handle)
 		if err != nil {
 			return err
@@ -108,12 +137,34 @@ func (r *Reader) Run(ctx context.Context, handle func(record []byte) error, drai
 		if err := drained(); err != nil {
 			return err
 		}
-		wait = longestDrain
-		if n > 0 {
-			wait = shortestDrain
+		timer.Reset(longestDrain)
+		if n > fewRecords {
+			timer.Reset(shortestDrain)
+		}
+		select {
+		case <-timer.C:
+		case <-filling:
+		case <-ctx.Done():
 		}
 	}
 	return nil
+}
+
+// watch tells when another quarter of the ring is full, until the reader is closed.
+func (r *Reader) watch(filling chan<- struct{}) {
+	conn, err := r.polled.SyscallConn()
+	for err == nil {
+		woken := false
+		err = conn.Read(func(uintptr) bool {
+			before := woken
+			woken = true
+			return before
+		})
+		select {
+		case filling <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // wait calls drained as Run does where there is no ring.
@@ -144,8 +195,7 @@ func (r *Reader) Drain(handle func(record []byte) error) error {
 	return err
 }
 
-// read hands over records until the ring is empty and the deadline has passed or
-// a flush was asked for.
+// read hands over records until the ring is empty.
 func (r *Reader) read(handle func(record []byte) error) (n int, err error) {
 	for {
 		err := r.ring.ReadInto(&r.record)
@@ -168,5 +218,5 @@ func (r *Reader) Close() error {
 	if r.ring == nil {
 		return nil
 	}
-	return r.ring.Close()
+	return errors.Join(r.polled.Close(), r.ring.Close())
 }
