@@ -241,8 +241,13 @@ func (r *runner) test(ctx context.Context, picked []kernel, stdout io.Writer) er
 			defer func() { <-slots }()
 			run := &runs[i]
 			started := time.Now()
-			if err := r.guest(ctx, run, images[i], packages, built[run.Kernel.Arch]); err != nil {
+			b := built[run.Kernel.Arch]
+			job := guestJob{log: run.Kernel.Name, run: r.run, packages: packages, binaries: b}
+			if err := r.guest(ctx, run, images[i], job); err != nil {
 				run.Failure = err
+			}
+			if r.accel.emulates() {
+				r.again(ctx, run, images[i], packages, b)
 			}
 			run.Time = time.Since(started)
 			r.logf("%s: over after %v", run.Kernel.Name, run.Time.Round(time.Second))
@@ -300,23 +305,31 @@ func (r *runner) clean() {
 	}
 }
 
-// guest runs the tests on one kernel. Its error tells that the guest failed;
-// how the tests fared is in run.
-func (r *runner) guest(ctx context.Context, run *kernelRun, img image, packages []testPackage, b binaries) error {
+// A guestJob is what a guest is to run.
+type guestJob struct {
+	log      string // name of the console's log, and of the memory disk
+	run      string // regular expression of tests
+	packages []testPackage
+	binaries binaries
+}
+
+// guest runs tests on one kernel. Its error tells that the guest failed; how the tests
+// fared is in run.
+func (r *runner) guest(ctx context.Context, run *kernelRun, img image, job guestJob) error {
 	k := run.Kernel
 	limit := r.timeout
 	if k.Arch == "arm64" {
 		limit *= 2
 	}
 	g := guest{
-		Kernel: k.Name, Init: b.Init, Packages: packages, Binaries: b.Tests,
-		Run: r.run, Short: k.Short, Seconds: int(limit.Seconds()),
+		Kernel: k.Name, Init: job.binaries.Init, Packages: job.packages, Binaries: job.binaries.Tests,
+		Run: job.run, Short: k.Short, Seconds: int(limit.Seconds()),
 	}
 	if img.Modules == "" {
 		r.logf("%s: this kernel comes without modules: tests that need some can't run", k.Name)
 	} else {
 		var wanted []string
-		for _, p := range packages {
+		for _, p := range job.packages {
 			wanted = append(wanted, p.Modules...)
 		}
 		var err error
@@ -324,11 +337,11 @@ func (r *runner) guest(ctx context.Context, run *kernelRun, img image, packages 
 			return err
 		}
 	}
-	initrd := filepath.Join(r.dir, k.Name+".initrd")
+	initrd := filepath.Join(r.dir, job.log+".initrd")
 	if err := writeInitrd(initrd, g); err != nil {
 		return err
 	}
-	run.Log = filepath.Join(r.dir, k.Name+".log")
+	run.Log = filepath.Join(r.dir, job.log+".log")
 	log, err := os.Create(run.Log)
 	if err != nil {
 		return err
@@ -337,7 +350,7 @@ func (r *runner) guest(ctx context.Context, run *kernelRun, img image, packages 
 
 	boot := guestBoot{Machine: machines[k.Arch], Vmlinuz: img.Vmlinuz, Initrd: initrd, Limit: limit, Log: log}
 	boot.Accel, boot.BootLimit = r.accel.choose(boot.Machine, func(accel []string, limit time.Duration) error {
-		return r.probe(ctx, boot, b.Init, accel, limit)
+		return r.probe(ctx, boot, job.binaries.Init, accel, limit)
 	})
 	if r.verbose {
 		boot.Lines = func(line string) { fmt.Fprintf(r.log, "%s| %s\n", k.Name, line) }
@@ -365,8 +378,8 @@ func (r *runner) guest(ctx context.Context, run *kernelRun, img image, packages 
 	if err != nil {
 		run.Tail = c.tail
 	}
-	if n := len(packages) - len(c.Packages); n != 0 {
-		err = errors.Join(err, fmt.Errorf("the tests of %d of %d packages did not run", n, len(packages)))
+	if n := len(job.packages) - len(c.Packages); n != 0 {
+		err = errors.Join(err, fmt.Errorf("the tests of %d of %d packages did not run", n, len(job.packages)))
 	}
 	return err
 }

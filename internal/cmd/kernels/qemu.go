@@ -181,6 +181,9 @@ func (a *accelerator) choose(m machine, probe func(accel []string, limit time.Du
 	return m.TCG, tcgBootLimit
 }
 
+// emulates reports whether guests are emulated, once one was run.
+func (a *accelerator) emulates() bool { return a.ask != "kvm" && !a.kvm }
+
 func firstLine(err error) string {
 	line, _, _ := strings.Cut(err.Error(), "\n")
 	return line

@@ -124,7 +124,7 @@ type tally struct{ Passed, Failed, Skipped int }
 
 func (t *tally) add(v verdict) {
 	switch v {
-	case passed:
+	case passed, unstable: // which is written beside
 		t.Passed++
 	case failed:
 		t.Failed++
@@ -197,7 +197,7 @@ func writeReport(w io.Writer, runs []kernelRun, strict bool) (ok bool) {
 	return ok
 }
 
-// writeFailures writes what failed on one kernel, and what was skipped there
+// writeFailures writes what failed on one kernel or was unstable, and what was skipped there
 // that should not be. It returns whether that leaves all well.
 func writeFailures(w io.Writer, run kernelRun, strict bool) (ok bool) {
 	ok = true
@@ -222,6 +222,8 @@ func writeFailures(w io.Writer, run kernelRun, strict bool) (ok bool) {
 		case r.Verdict == failed:
 			ok = false
 			fmt.Fprintf(w, "\nFAIL  %s: %s\n%s", name, r.name(), indent(r.Output))
+		case r.Verdict == unstable:
+			fmt.Fprintf(w, "\nUNSTABLE  %s: %s\n%s", name, r.name(), indent(r.Output))
 		case r.Verdict == skipped && whyExpected(name, r) == "":
 			why := "would be a failure in CI"
 			if strict {

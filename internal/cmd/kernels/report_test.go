@@ -20,6 +20,7 @@ func TestReport(t *testing.T) {
 				{Package: pkg, Test: "TestKernelOpens/fentry", Verdict: passed},
 				{Package: pkg, Test: "TestKernelOpens/kprobe", Verdict: failed, Output: "    a_test.go:3: 22, want 23\n"},
 				{Package: pkg, Test: "TestKernelBoots", Verdict: passed},
+				{Package: pkg, Test: "TestKernelSlow", Verdict: unstable, Output: "    a_test.go:9: late\n"},
 			},
 			Kmsg: []string{"WARNING: at fs", "BUG", "WARNING: at fs"},
 		},
@@ -29,7 +30,7 @@ func TestReport(t *testing.T) {
 	}
 	const want = `
 KERNEL     VERSION        fentry  kprobe  tracepoint  other  TIME
-6.12       6.12.9         1/0/0   0/1/0   -           1/0/0  42s
+6.12       6.12.9         1/0/0   0/1/0   -           2/0/0  42s
 7          7.3.4          -       -       -           -      0s
 5.10       not to be had  -       -       -           -      -
 6.1-arm64  6.1.5          0/0/1   -       -           -      1s
@@ -47,6 +48,9 @@ NOTE  7: the first boot died before init started; this was the second
 FAIL  6.12: ./tools/opensnoop TestKernelOpens/kprobe
         a_test.go:3: 22, want 23
 
+UNSTABLE  6.12: ./tools/opensnoop TestKernelSlow
+        a_test.go:9: late
+
 FAIL  7: Kernel panic
     The console's end (all of it is in /l/7.log):
     a
@@ -56,7 +60,7 @@ SKIP  5.10: this kernel could not be had, and NOTHING was tested on it:
     bullseye: gone
 
 FAIL
-2 passed, 1 failed, 1 skipped
+3 passed, 1 failed, 1 skipped
 `
 	var out strings.Builder
 	if writeReport(&out, runs, true) {
@@ -81,6 +85,7 @@ func TestReportVerdict(t *testing.T) {
 	}{
 		{"all pass", []kernelRun{on("6.12", pass)}, true, true},
 		{"one fails", []kernelRun{on("6.12", pass, fail)}, false, false},
+		{"one is unstable", []kernelRun{on("6.12", pass, result{Package: "p", Test: "TestKernelB", Verdict: unstable})}, true, true},
 		{"nothing ran", []kernelRun{on("6.12")}, false, false},
 		{"guest failed", []kernelRun{on("6.1", pass), {Failure: missing, Results: []result{pass}}}, false, false},
 		{"expected skip", []kernelRun{on("6.1-arm64", pass, fentrySkip("p"))}, true, true},

@@ -19,6 +19,8 @@ const (
 	passed  verdict = "pass"
 	failed  verdict = "fail"
 	skipped verdict = "skip"
+
+	unstable verdict = "unstable" // it failed, and passed each time it was run again
 )
 
 // A result is the verdict on one test, or on a package of tests as a whole.
