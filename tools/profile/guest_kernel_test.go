@@ -299,7 +299,7 @@ func TestKernelHotplug(t *testing.T) {
 			}
 			t.Logf("%d samples of %d processes", count, len(pids))
 			if count == 0 {
-				t.Errorf("no sample of %d processes on a CPU that came", len(pids))
+				t.Errorf("no sample of %d processes on a CPU that came: %s", len(pids), r.Stderr)
 			}
 		})
 	}

@@ -71,12 +71,13 @@ the kernel. The tool's own samples are never shown.`,
 		{Command: "profile --pprof make.pb.gz -- make", Text: "Profile a command and its children; go tool pprof -top make.pb.gz shows it"},
 	},
 	Overhead: `By the kernel's own statistics (--stats), which cost a little themselves, the
-program takes 21 µs of a sample with 32 user frames at 49 Hertz, and 12 µs at 999, where
+program takes 12 µs of a sample with 32 user frames at 49 Hertz, and 7 µs at 999, where
 what it touches is still in the caches: measured on a virtual machine of two CPUs. That is
-0.1 % of a CPU at 49 Hertz, and 1.2 % at 999. The tool itself took 0.3 to 0.4 s of CPU time
-in a run of 2 seconds of all processes, most of it to begin and for names at the end, and
-47 MB of memory, 17 of them the ring buffer, counted twice. Where many large programs run,
-their tables take more: 170 MB were seen while compilers, JVMs and emulators ran.`,
+0.06 % of a CPU at 49 Hertz, and 0.7 % at 999. The tool itself took 0.5 s of CPU time
+in a run of 2 seconds of all processes, most of it to begin and for names at the end, then
+about 1 % of a CPU, and 47 MB of memory, 17 of them the ring buffer, counted twice. Where
+many large programs begin, to read their tables takes more: 126 MiB were seen while
+compilers ran.`,
 	Caveats: `A sample says what ran, not what waited: threads that sleep are not seen.
 
 Once a second the tool looks which CPUs there are. One that comes, or comes back, is
