@@ -1,7 +1,6 @@
 package perfevent
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -41,15 +40,10 @@ type Sampler struct {
 
 // sampling is the event of one CPU.
 type sampling struct {
-	fd      int
+	counting
 	link    link.Link // nil if the program is attached by ioctl
 	ring    *ring     // for records of throttling; may be nil
 	enabled time.Duration
-	counted uint64 // events
-	// What time said when it was last looked whether the event is alive, and when that was:
-	// just after.
-	seen  time.Duration
-	since time.Time
 }
 
 // NewSampler opens an event on each CPU, or on those in cpus if that is not nil, attaches
@@ -85,7 +79,7 @@ func (s *Sampler) setAttr(rate Rate) {
 		// Only so that records of throttling can be parsed as those of the sideband.
 		Sample_type: sampleType,
 		Bits:        unix.PerfBitDisabled | unix.PerfBitSampleIDAll | unix.PerfBitUseClockID,
-		Read_format: unix.PERF_FORMAT_TOTAL_TIME_ENABLED,
+		Read_format: countingFormat,
 		Clockid:     unix.CLOCK_MONOTONIC,
 	}
 	s.attr.Size = uint32(unsafe.Sizeof(s.attr))
@@ -113,7 +107,7 @@ func (s *Sampler) open(cpu int) error {
 	if err != nil {
 		return err
 	}
-	one := &sampling{fd: fd}
+	one := &sampling{counting: counting{fd: fd}}
 	if !s.noRing {
 		if one.ring, err = newRing(fd, 1); err != nil {
 			s.noRing = true // kernel.perf_event_mlock_kb: it goes without
@@ -164,35 +158,6 @@ func (one *sampling) start() error {
 	err := unix.IoctlSetInt(one.fd, unix.PERF_EVENT_IOC_ENABLE, 0)
 	one.since = time.Now()
 	return err
-}
-
-// time gives for how long the event has been counting. It stands still once its CPU went
-// offline.
-func (one *sampling) time() (time.Duration, error) {
-	var value [16]byte // the count and the time
-	n, err := unix.Read(one.fd, value[:])
-	if err != nil {
-		return 0, err
-	}
-	if n < len(value) {
-		return 0, errors.New("the perf event is in error")
-	}
-	one.counted = binary.NativeEndian.Uint64(value[:])
-	return time.Duration(binary.NativeEndian.Uint64(value[8:])), nil
-}
-
-// alive reports whether the event has been counting since this was last asked, or for half
-// of that at least: an event ends with its CPU, and stays dead when that comes again. The
-// tool may have to wait for a CPU at each step: what passed is from after the last reading
-// to before this one, so that it never seems to be more than it was.
-func (one *sampling) alive() bool {
-	passed := time.Since(one.since)
-	now, err := one.time()
-	if err != nil || now-one.seen < passed/2 {
-		return false
-	}
-	one.seen, one.since = now, time.Now()
-	return true
 }
 
 func (one *sampling) close() {

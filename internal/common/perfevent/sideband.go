@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -22,9 +23,15 @@ import (
 type Sideband struct {
 	attr    unix.PerfEventAttr
 	pages   int
-	rings   map[int]*ring // by CPU
-	failed  map[int]bool  // CPUs that came online and could not be listened to
-	checked time.Time     // when the CPUs were looked at
+	rings   map[int]*listening // by CPU
+	failed  map[int]bool       // CPUs that came online and could not be listened to
+	checked time.Time          // when the CPUs were looked at
+}
+
+// listening is the event of one CPU.
+type listening struct {
+	*ring
+	event counting
 }
 
 // sidebandPages is the size of a CPU's ring, in pages of 4096 bytes. With the one for its
@@ -49,10 +56,11 @@ func OpenSideband() (*Sideband, error) {
 			// Of all mappings only executable ones are told (no mmap_data).
 			Bits: unix.PerfBitMmap | unix.PerfBitMmap2 | unix.PerfBitComm | unix.PerfBitCommExec |
 				unix.PerfBitTask | unix.PerfBitSampleIDAll | unix.PerfBitUseClockID | bitCgroup | bitBuildID,
-			Clockid: unix.CLOCK_MONOTONIC,
+			Read_format: countingFormat,
+			Clockid:     unix.CLOCK_MONOTONIC,
 		},
 		pages:  max(sidebandPages*4096/os.Getpagesize(), 1),
-		rings:  map[int]*ring{},
+		rings:  map[int]*listening{},
 		failed: map[int]bool{},
 	}
 	s.attr.Size = uint32(unsafe.Sizeof(s.attr))
@@ -68,7 +76,7 @@ func OpenSideband() (*Sideband, error) {
 // handle ends it and is returned.
 //
 // A Lost record whose number is 0 says that some may be missing: from a ring that was full,
-// or of a CPU that came online; such are taken in at most once a second.
+// or of a CPU that came online, or came back; such are taken in at most once a second.
 func (s *Sideband) Read(handle func(*Record) error) error {
 	for cpu, r := range s.rings {
 		if err := r.read(handle); err != nil {
@@ -81,49 +89,45 @@ func (s *Sideband) Read(handle func(*Record) error) error {
 	return s.openOnline(handle)
 }
 
-// openOnline opens an event on each CPU that is online and has none, and closes those of
-// CPUs that are not.
+// openOnline opens an event on each CPU that is online and has none, once it has closed those of
+// CPUs that are not, or that were not for a moment.
 func (s *Sideband) openOnline(handle func(*Record) error) error {
 	s.checked = time.Now()
 	cpus, err := onlineCPUs()
 	if err != nil {
 		return err
 	}
-	online := map[int]bool{}
+	for cpu, l := range s.rings {
+		// The kernel has taken the event off a CPU for good that was off, as it will not say.
+		if slices.Contains(cpus, cpu) && l.event.alive() {
+			continue
+		}
+		delete(s.rings, cpu)
+		if handle != nil {
+			err = errors.Join(err, l.read(handle))
+		}
+		l.close()
+	}
 	for _, cpu := range cpus {
-		online[cpu] = true
 		if s.rings[cpu] != nil || s.failed[cpu] {
 			continue
 		}
-		r, err := s.open(cpu)
-		if errors.Is(err, unix.ENODEV) {
+		r, openErr := s.open(cpu)
+		if errors.Is(openErr, unix.ENODEV) {
 			continue // It went off just now.
 		}
-		if handle == nil && err != nil {
-			return diagnose.Explain(fmt.Sprintf("listen to what processes map, on CPU %d", cpu), diagnose.PerfEvent, err)
+		if handle == nil && openErr != nil {
+			return diagnose.Explain(fmt.Sprintf("listen to what processes map, on CPU %d", cpu), diagnose.PerfEvent, openErr)
 		}
-		if err != nil {
+		if openErr != nil {
 			// The samples of the other CPUs are worth more than a clean end.
 			s.failed[cpu] = true
 		} else {
-			s.rings[cpu] = r
+			s.rings[cpu] = &listening{r, counting{fd: r.fd, since: time.Now()}}
 		}
 		if handle != nil {
-			if err := handle(&Record{Kind: Lost, Time: Now(), CPU: cpu}); err != nil {
-				return err
-			}
+			err = errors.Join(err, handle(&Record{Kind: Lost, Time: Now(), CPU: cpu}))
 		}
-	}
-	for cpu, r := range s.rings {
-		if online[cpu] {
-			continue
-		}
-		// The kernel has taken the event off the CPU for good, as it will not say.
-		delete(s.rings, cpu)
-		if handle != nil {
-			err = errors.Join(err, r.read(handle))
-		}
-		r.close()
 	}
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"debug/elf"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -363,17 +364,34 @@ func TestKernelSidebandHotplug(t *testing.T) {
 		t.Errorf("CPU 1 is back, but is not listened to, or what was missed is not said (%v)", said)
 	}
 	// It works: a process that starts there is seen.
-	runtime.LockOSThread() // It ends with the test, so that no other runs on CPU 1 alone.
-	var one unix.CPUSet
-	one.Set(1)
-	if err := unix.SchedSetaffinity(0, &one); err != nil {
-		t.Fatal(err)
+	works := func(when string) {
+		t.Helper()
+		cmd := exec.Command("/proc/self/exe", "-test.run=^$")
+		done := make(chan error)
+		go func() {
+			runtime.LockOSThread() // It ends with the goroutine, so that no other runs on CPU 1 alone.
+			var one unix.CPUSet
+			one.Set(1)
+			done <- errors.Join(unix.SchedSetaffinity(0, &one), cmd.Run())
+		}()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(read(), func(r Record) bool { return r.PID == uint32(cmd.Process.Pid) && r.Exec && r.CPU == 1 }) {
+			t.Errorf("%s: an exec is not seen", when)
+		}
 	}
-	cmd := exec.Command("/proc/self/exe", "-test.run=^$")
-	if err := cmd.Run(); err != nil {
-		t.Fatal(err)
+	works("once it is back")
+	// Nobody looks while it is off: what was counted in between is little, at the second look
+	// at the latest.
+	set("0")
+	set("1")
+	said = false
+	for range 2 {
+		said = said || slices.ContainsFunc(read(), func(r Record) bool { return r.Kind == Lost && r.CPU == 1 && r.Lost == 0 })
 	}
-	if !slices.ContainsFunc(read(), func(r Record) bool { return r.PID == uint32(cmd.Process.Pid) && r.Exec && r.CPU == 1 }) {
-		t.Error("an exec after it is not seen")
+	if !said {
+		t.Error("what was missed while it was off for a moment is not said")
 	}
+	works("once it was off for a moment")
 }
