@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -13,6 +14,9 @@ func TestOpenPairs(t *testing.T) {
 	if err := os.WriteFile(present, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	// As load.Pin does: CPU time is that of a thread.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	elapsed, busy, err := openPairs(present, missing, 1000)
 	if err != nil {
 		t.Fatal(err)

@@ -473,9 +473,11 @@ func TestKernelMillion(t *testing.T) {
 		reads = 25 // a million takes half a minute under emulation: on one kernel is enough
 	}
 	want := uint64(readers * reads * requests)
+	const interval = 100 * time.Millisecond
 	tool := livetest.Start(t, "-j", "--split", "-d", disk, "0.1")
 	tool.Ready()
 	before, _ := kernelCounts(t, disk)
+	began := time.Now()
 	var wg sync.WaitGroup
 	for range readers {
 		f := openDirect(t, "/dev/"+disk)
@@ -490,6 +492,7 @@ func TestKernelMillion(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	taken := time.Since(began)
 	after, _ := kernelCounts(t, disk)
 	if n := after["read"] - before["read"]; n != want {
 		t.Fatalf("the kernel made %d requests, not %d", n, want)
@@ -501,7 +504,8 @@ func TestKernelMillion(t *testing.T) {
 	for _, phase := range []string{"queue", "device", "total"} {
 		livetest.Account(t, phase, want, shown[phase], lost, possibly)
 	}
-	if n := len(all) / 3; reads == 250 && n < times {
-		t.Errorf("they were counted in %d intervals only", n)
+	// How fast the disk is decides how many intervals there are.
+	if n := len(all) / 3; reads == 250 && (n < 5 || n < int(taken/interval)/2) {
+		t.Errorf("they were counted in %d intervals only, in %v", n, taken)
 	}
 }
