@@ -93,9 +93,9 @@ func (c *counter) hash(s *sample, p *process, kernel, user []*frame) uint64 {
 }
 
 // is reports whether a sample has this stack.
-func (st *stack) is(s *sample, p *process, kernel, user []*frame) bool {
-	return st.Process == p && st.TID == s.TID && st.Status == s.Status && st.Comm == s.Comm &&
-		slices.Equal(st.Kernel, kernel) && slices.Equal(st.User, user)
+func (s *stack) is(of *sample, p *process, kernel, user []*frame) bool {
+	return s.Process == p && s.TID == of.TID && s.Status == of.Status && s.Comm == of.Comm &&
+		slices.Equal(s.Kernel, kernel) && slices.Equal(s.User, user)
 }
 
 // fill puts what was counted into a report. The frames are to have their names by then.
