@@ -241,7 +241,7 @@ func TestKernelContainer(t *testing.T) {
 
 // A CPU that was off when the tool started, or goes off and comes again, is sampled.
 func TestKernelHotplug(t *testing.T) {
-	livetest.NeedOnce(t)
+	livetest.Need(t)
 	const online = "/sys/devices/system/cpu/cpu1/online"
 	if !livetest.Guest() {
 		t.Skip("SKIPPED: it takes a CPU off, so it is for guests only")
