@@ -205,7 +205,7 @@ func TestKernelFullDisk(t *testing.T) {
 
 // TestKernelSummary counts by process and path.
 func TestKernelSummary(t *testing.T) {
-	livetest.NeedFast(t)
+	livetest.Need(t)
 	livetest.EachMode(t, func(t *testing.T, mode string) {
 		dir := t.TempDir()
 		often, seldom, there := dir+"/often", dir+"/sel\ndom", dir+"/there"
@@ -251,7 +251,7 @@ func TestKernelSummary(t *testing.T) {
 
 // TestKernelPreflight compares what --preflight says with what then works.
 func TestKernelPreflight(t *testing.T) {
-	livetest.NeedFast(t)
+	livetest.Need(t)
 	modes := livetest.Modes(t)
 	text := livetest.Run(t, "--preflight")
 	if text.Status != 0 {
@@ -305,7 +305,7 @@ func TestKernelPreflight(t *testing.T) {
 
 // TestKernelStats has the tool account for itself.
 func TestKernelStats(t *testing.T) {
-	livetest.NeedFast(t)
+	livetest.Need(t)
 	enabled := func() string {
 		text, err := os.ReadFile("/proc/sys/kernel/bpf_stats_enabled")
 		if err != nil {

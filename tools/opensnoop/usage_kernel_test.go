@@ -114,7 +114,7 @@ func TestKernelPrivileges(t *testing.T) {
 
 // TestKernelBTF takes the kernel's types from a file.
 func TestKernelBTF(t *testing.T) {
-	livetest.NeedFast(t)
+	livetest.Need(t)
 	text, err := os.ReadFile("/sys/kernel/btf/vmlinux")
 	if err != nil {
 		t.Fatal(err)
