@@ -10,8 +10,8 @@ import (
 
 // An emulated guest shares its host's CPUs with another one, and at times stands still for
 // seconds: then a test of the thousands may find what no machine would show. So those that
-// failed are run again, twice. What passes both times is unstable: it doesn't fail the run, and is
-// written last, with all it said, for somebody to find out why.
+// failed are run again, twice. What passes both times is unstable: one such test in all doesn't fail the
+// run, and is written last, with all it said, for somebody to find out why.
 const (
 	timesAgain = 2
 	// Where more of one kernel's tests fail, it is no accident.

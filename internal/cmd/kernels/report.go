@@ -184,6 +184,10 @@ func writeReport(w io.Writer, runs []kernelRun, strict bool) (ok bool) {
 			ok = false
 		}
 	}
+	if n := countUnstable(runs); n > 1 {
+		ok = false
+		fmt.Fprintf(w, "\nFAIL  %d tests are unstable, which is more than an accident\n", n)
+	}
 	switch {
 	case total == (tally{}):
 		ok = false
@@ -195,6 +199,17 @@ func writeReport(w io.Writer, runs []kernelRun, strict bool) (ok bool) {
 	}
 	fmt.Fprintf(w, "%d passed, %d failed, %d skipped\n", total.Passed, total.Failed, total.Skipped)
 	return ok
+}
+
+func countUnstable(runs []kernelRun) (n int) {
+	for _, run := range runs {
+		for _, r := range run.Results {
+			if r.Verdict == unstable {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // writeFailures writes what failed on one kernel or was unstable, and what was skipped there

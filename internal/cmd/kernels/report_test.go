@@ -86,6 +86,7 @@ func TestReportVerdict(t *testing.T) {
 		{"all pass", []kernelRun{on("6.12", pass)}, true, true},
 		{"one fails", []kernelRun{on("6.12", pass, fail)}, false, false},
 		{"one is unstable", []kernelRun{on("6.12", pass, result{Package: "p", Test: "TestKernelB", Verdict: unstable})}, true, true},
+		{"two are unstable", []kernelRun{on("6.12", result{Package: "p", Test: "TestKernelA", Verdict: unstable}), on("7", pass, result{Package: "p", Test: "TestKernelB", Verdict: unstable})}, false, false},
 		{"nothing ran", []kernelRun{on("6.12")}, false, false},
 		{"guest failed", []kernelRun{on("6.1", pass), {Failure: missing, Results: []result{pass}}}, false, false},
 		{"expected skip", []kernelRun{on("6.1-arm64", pass, fentrySkip("p"))}, true, true},
