@@ -374,7 +374,7 @@ type scene struct {
 
 // perform plays scenes for a tool with these arguments and gives to check all rows
 // and the stages, in which to look for more than their execs.
-func perform(t *testing.T, scenes []scene, args []string, check func(a *livetest.Attempt, stages []*stage, all []row)) {
+func perform(t *testing.T, scenes []scene, args []string, check func(a *livetest.Attempt, stages []*stage, all []row, res livetest.Result)) {
 	t.Helper()
 	problems, skips := map[string][]string{}, map[string]string{}
 	livetest.Attempts(t, func(a *livetest.Attempt) {
@@ -425,7 +425,7 @@ func perform(t *testing.T, scenes []scene, args []string, check func(a *livetest
 			}
 		}
 		if check != nil {
-			check(a, stages, all)
+			check(a, stages, all, res)
 		}
 	})
 	for _, scene := range scenes {

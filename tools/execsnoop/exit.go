@@ -5,6 +5,7 @@ import (
 	"math/bits"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,6 +23,46 @@ type ended struct {
 	user, system time.Duration
 	timed        bool   // user and system are known
 	asked        uint64 // when the kernel was first asked for them, as TimeNs
+	gone         bool   // it was asked too late: they come by themselves, or not at all
+}
+
+// untimed counts the ends that are shown without CPU times.
+type untimed struct {
+	unseen uint64 // the kernel freed the process and ran no program for it
+	early  uint64 // they were not complete in time
+	mute   uint64 // the kernel can't be asked
+}
+
+func (u *untimed) count(e *ended, asked bool) {
+	switch {
+	case e.gone:
+		u.unseen++
+	case asked:
+		u.early++
+	default:
+		u.mute++
+	}
+}
+
+// text says how many there were by cause, or is empty.
+func (u *untimed) text() string {
+	var causes []string
+	for _, c := range []struct {
+		n    uint64
+		text string
+	}{
+		{u.unseen, "freed by the kernel at a moment when it runs no BPF programs"},
+		{u.early, "not complete in time"},
+		{u.mute, "the kernel could not be asked"},
+	} {
+		if c.n > 0 {
+			causes = append(causes, fmt.Sprintf("%d %s", c.n, c.text))
+		}
+	}
+	if len(causes) == 0 {
+		return ""
+	}
+	return "not known: CPU times of ended processes, " + strings.Join(causes, ", ")
 }
 
 // timesCall is the program to ask for what a process used.
@@ -31,7 +72,9 @@ const timesCall = "times_call"
 // grace period after the process was reaped: mostly within the first of these
 // times, and sometimes many seconds later. So it is asked then. It knows, unless
 // the process still gives its memory back or is held by a debugger; when it has been
-// asked for the second of these times the end is shown without.
+// asked for the second of these times the end is shown without. So is one whose process
+// was freed and who heard nothing of it: there are kernels that run no programs while a
+// task is on the CPU that they shield, and they may free others in an interrupt then.
 const (
 	askAfter = 50 * time.Millisecond
 	patience = 2 * time.Second
@@ -103,8 +146,9 @@ func (p *printer) drained(r *trace.Run) error {
 		if e.asked == 0 {
 			e.asked = latest
 		}
-		// Counted from here, as the machine may have stood still since the end.
-		if e.asked+uint64(patience) >= latest {
+		// Counted from here, as the machine may have stood still since the end. What came
+		// before a process was gone has been read by now.
+		if !e.gone && e.asked+uint64(patience) >= latest {
 			p.ask(r, e)
 			i++
 			continue
@@ -126,17 +170,20 @@ func (p *printer) last(r *trace.Run) {
 
 // ask has the kernel side send what a process used, if that is known by now.
 func (p *printer) ask(r *trace.Run, e *ended) {
-	if p.askTimes != nil && p.askTimes(r, e) != nil {
+	if p.askTimes == nil {
+		return
+	}
+	answer, err := p.askTimes(r, e)
+	if err != nil {
+		p.say(r, "not seen here: CPU times of some processes: "+err.Error())
 		p.askTimes = nil
 	}
+	e.gone = answer == bpfAnswerANSWER_GONE
 }
 
-func callTimes(r *trace.Run, e *ended) error {
-	_, err := r.Call(timesCall, e.Leader, e.Id)
-	if err != nil {
-		r.Say("not seen here: CPU times of some processes: " + err.Error())
-	}
-	return err
+func callTimes(r *trace.Run, e *ended) (bpfAnswer, error) {
+	answer, err := r.Call(timesCall, e.Leader, e.Id)
+	return bpfAnswer(answer), err
 }
 
 // finish shows what still waits, and the summary.
@@ -147,6 +194,9 @@ func (p *printer) finish(r *trace.Run) error {
 		}
 	}
 	p.ending = nil
+	if text := p.untimed.text(); text != "" {
+		p.say(r, text)
+	}
 	if !p.opts.summary {
 		return nil
 	}
@@ -163,6 +213,9 @@ func (p *printer) showEnd(r *trace.Run, e *ended) error {
 	if o.summary {
 		p.counts.end(e)
 		return nil
+	}
+	if !e.timed {
+		p.untimed.count(e, p.askTimes != nil)
 	}
 	r.Shown++
 	wall := r.Wall.Nanos(e.TimeNs)

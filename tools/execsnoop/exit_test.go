@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"math"
 	"math/big"
 	"math/rand/v2"
@@ -66,13 +67,15 @@ func TestShare(t *testing.T) {
 // printing is a printer and what it has written.
 type printing struct {
 	*printer
-	r *trace.Run
-	b bytes.Buffer
+	r    *trace.Run
+	b    bytes.Buffer
+	said []string
 }
 
 func newPrinting(t *testing.T, args ...string) *printing {
 	p := &printing{printer: printerOf(t, args...)}
 	p.r = &trace.Run{Out: output.NewWriter(&p.b)}
+	p.say = func(_ *trace.Run, text string) { p.said = append(p.said, text) }
 	return p
 }
 
@@ -94,9 +97,9 @@ func (p *printing) written(t *testing.T) []string {
 func TestEndsWait(t *testing.T) {
 	p := newPrinting(t, "--exit-only")
 	var asked []uint64
-	p.askTimes = func(_ *trace.Run, e *ended) error {
+	p.askTimes = func(_ *trace.Run, e *ended) (bpfAnswer, error) {
 		asked = append(asked, e.Id)
-		return nil
+		return bpfAnswerANSWER_LATER, nil
 	}
 	expectAsked := func(what string, ids ...uint64) {
 		t.Helper()
@@ -177,13 +180,44 @@ func TestEndsWait(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect("after the end", false)
+	const remark = "not known: CPU times of ended processes, %d not complete in time"
+	if want := []string{fmt.Sprintf(remark, 3), fmt.Sprintf(remark, 4), fmt.Sprintf(remark, 4)}; !slices.Equal(p.said, want) {
+		t.Errorf("said %q", p.said)
+	}
+}
+
+// What the kernel freed unseen is not waited for: times that were sent before it was asked
+// have been read when the tool looks again.
+func TestEndsUnseen(t *testing.T) {
+	p := newPrinting(t, "--exit-only")
+	p.askTimes = func(*trace.Run, *ended) (bpfAnswer, error) { return bpfAnswerANSWER_GONE, nil }
+	for id := range uint64(2) {
+		p.feed(t, exited{Id: id, TimeNs: clock.Boot() - uint64(askAfter), Pid: 1})
+	}
+	if err := p.drained(p.r); err != nil {
+		t.Fatal(err)
+	}
+	if lines := p.written(t); len(lines) != 0 {
+		t.Errorf("shown at once: %q", lines)
+	}
+	p.feed(t, reaped{Id: 1})
+	if err := errors.Join(p.drained(p.r), p.finish(p.r)); err != nil {
+		t.Fatal(err)
+	}
+	lines := p.written(t)
+	if len(lines) != 2 || !strings.Contains(lines[0], "user") || strings.Contains(lines[1], "user") {
+		t.Errorf("%q", lines)
+	}
+	if want := []string{"not known: CPU times of ended processes, 1 freed by the kernel at a moment when it runs no BPF programs"}; !slices.Equal(p.said, want) {
+		t.Errorf("said %q", p.said)
+	}
 }
 
 // A kernel that can't be asked is asked once.
 func TestAskingFails(t *testing.T) {
 	p := newPrinting(t, "--exit-only")
 	asked := 0
-	p.askTimes = func(*trace.Run, *ended) error { asked++; return errors.New("no") }
+	p.askTimes = func(*trace.Run, *ended) (bpfAnswer, error) { asked++; return 0, errors.New("no") }
 	p.feed(t, exited{Id: 1, TimeNs: clock.Boot() - uint64(askAfter), Pid: 1})
 	for range 3 {
 		if err := p.drained(p.r); err != nil {
@@ -194,9 +228,19 @@ func TestAskingFails(t *testing.T) {
 	if asked != 1 {
 		t.Errorf("it is asked %d times", asked)
 	}
+	p.feed(t, exited{Id: 2, TimeNs: clock.Boot(), Pid: 2})
 	p.feed(t, reaped{Id: 1})
 	if lines := p.written(t); len(lines) != 1 || !strings.Contains(lines[0], "user") {
 		t.Errorf("%q", lines)
+	}
+	if err := p.finish(p.r); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{
+		"not seen here: CPU times of some processes: no",
+		"not known: CPU times of ended processes, 1 the kernel could not be asked",
+	}; !slices.Equal(p.said, want) {
+		t.Errorf("said %q", p.said)
 	}
 }
 

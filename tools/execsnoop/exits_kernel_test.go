@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -146,10 +148,28 @@ func used(state *os.ProcessState) (user, system time.Duration) {
 	return time.Duration(usage.Utime.Nano()), time.Duration(usage.Stime.Nano())
 }
 
+var untimedText = regexp.MustCompile(`not known: CPU times of ended processes, (\d+) freed by the kernel`)
+
+// checkUntimed checks that ends without CPU times are said. There are none where the kernel
+// runs programs at all times; 6.18.44-fc-v782 runs none in process 1.
+func checkUntimed(t *testing.T, res livetest.Result, untimed, ends int) {
+	t.Helper()
+	said := 0
+	if m := untimedText.FindStringSubmatch(res.Stderr); m != nil {
+		said, _ = strconv.Atoi(m[1])
+	}
+	if untimed > said || untimed > ends/20 || livetest.Guest() && untimed > 0 {
+		t.Errorf("%d of %d ends are shown without CPU times: %s", untimed, ends, res.Stderr)
+	}
+	if untimed > 0 {
+		t.Logf("%d of %d ends are shown without CPU times, and that is said", untimed, ends)
+	}
+}
+
 // TestKernelExits compares the ends of processes with what wait4 says of them.
 func TestKernelExits(t *testing.T) {
 	livetest.Need(t)
-	perform(t, exitScenes, []string{"--exit"}, func(a *livetest.Attempt, stages []*stage, all []row) {
+	perform(t, exitScenes, []string{"--exit"}, func(a *livetest.Attempt, stages []*stage, all []row, res livetest.Result) {
 		execs, ends := map[int]row{}, map[int][]row{}
 		for _, r := range all {
 			if r.Kind == "exec" {
@@ -158,7 +178,7 @@ func TestKernelExits(t *testing.T) {
 				ends[r.PID] = append(ends[r.PID], r)
 			}
 		}
-		processes, exact := 0, 0
+		processes, exact, untimed := 0, 0, 0
 		for i, s := range stages {
 			var off, sum time.Duration
 			for j, pid := range s.order {
@@ -186,7 +206,7 @@ func TestKernelExits(t *testing.T) {
 				}
 				processes++
 				if e.UserNs == nil || e.SystemNs == nil {
-					a.Errorf("%s: no CPU times of a process that was reaped", exitScenes[i].name)
+					untimed++
 					continue
 				}
 				if exitScenes[i].name == "subshell" {
@@ -215,6 +235,7 @@ func TestKernelExits(t *testing.T) {
 			t.Logf("%s: CPU times differ from rusage by %v at most", exitScenes[i].name, off)
 		}
 		t.Logf("CPU times of %d of %d processes are those of rusage", exact, processes)
+		checkUntimed(t, res, untimed, processes)
 	})
 }
 

@@ -21,13 +21,14 @@ import (
 )
 
 // TestKernelStorm has programs run faster than can be shown through a small buffer,
-// some at the same time: shown and lost are all there were.
+// some at the same time: shown and lost are all there were. The tool stands still for
+// half of them, as no buffer is too small for a reader that is quick.
 func TestKernelStorm(t *testing.T) {
 	livetest.Need(t)
 	const families = 4
-	each := 1250
+	each := 600
 	if livetest.Guest() {
-		each = 150
+		each = 75
 	}
 	s := newStage(t)
 	path := leaf(s, "true")
@@ -47,30 +48,33 @@ func TestKernelStorm(t *testing.T) {
 	for _, args := range runs {
 		t.Run("execsnoop "+strings.Join(args, " "), func(t *testing.T) {
 			small := slices.Contains(args, "-b")
-			// A ring of a page is small, but the reader may be quick.
-			for range 10 {
-				res := livetest.Run(t, append(args, "--", storm)...).Over(t, 0)
-				lost, possibly := res.Lost()
-				shown := uint64(0)
-				for _, line := range res.Lines() {
-					if strings.Contains(line, path) || strings.Contains(line, storm) {
-						shown++
-					}
-				}
-				done := uint64(families*each + 1)
-				livetest.Account(t, "execs", done, shown, lost, possibly)
-				t.Logf("%d shown, %d lost, perhaps %d more", shown, lost, possibly)
-				if !small || livetest.Guest() || lost > 0 {
-					switch {
-					case !small && lost > 0:
-						t.Errorf("of %d execs %d were lost: %s", done, lost, res.Stderr)
-					case small && lost > 0 && !strings.Contains(res.Stderr, "ring buffer full"):
-						t.Errorf("%d are lost, and not for want of room: %s", lost, res.Stderr)
-					}
-					return
+			tool := livetest.Start(t, append(args, "--pid", fmt.Sprint(os.Getpid()), "--follow")...)
+			tool.Ready()
+			if small {
+				tool.Signal(unix.SIGSTOP)
+			}
+			s.run(0, nil, []string{storm})
+			tool.Signal(unix.SIGCONT)
+			s.run(0, nil, []string{storm})
+			res := tool.Stop().Over(t, 0)
+			lost, possibly := res.Lost()
+			shown := uint64(0)
+			for _, line := range res.Lines() {
+				if strings.Contains(line, path) || strings.Contains(line, storm) {
+					shown++
 				}
 			}
-			t.Error("nothing was lost in a ring of a page")
+			done := uint64(2 * (families*each + 1))
+			livetest.Account(t, "execs", done, shown, lost, possibly)
+			t.Logf("%d shown, %d lost, perhaps %d more", shown, lost, possibly)
+			switch {
+			case !small && lost > 0:
+				t.Errorf("of %d execs %d were lost: %s", done, lost, res.Stderr)
+			case small && lost == 0:
+				t.Error("nothing was lost in a ring of a page")
+			case small && !strings.Contains(res.Stderr, "ring buffer full"):
+				t.Errorf("%d are lost, and not for want of room: %s", lost, res.Stderr)
+			}
 		})
 	}
 }
@@ -253,9 +257,7 @@ func TestKernelCommand(t *testing.T) {
 				t.Errorf("%d failures, %d execs and %d ends are not shown, %d ends without their execs are; %d events are lost, and perhaps %d more",
 					failures, execs, ends, unwanted, lost, possibly)
 			}
-			if untimed > 0 {
-				t.Errorf("%d of %d ends are shown without CPU times", untimed, jobs*times+jobs+1)
-			}
+			checkUntimed(t, res, untimed, jobs*times+jobs+1)
 			// With spares nothing is lost, even on 7.x; sys_exit has none.
 			if execs+ends > 0 || failures > 0 && mode != "tracepoint" {
 				a.Errorf("%d failures, %d execs and %d ends are not shown", failures, execs, ends)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/gobcc/gobcc/internal/common/attach"
 	"github.com/gobcc/gobcc/internal/common/tooltest"
+	"github.com/gobcc/gobcc/internal/common/trace"
 )
 
 // printerOf makes the printer that execsnoop has with these arguments. Its tracing
@@ -27,6 +28,7 @@ func printerOf(t testing.TB, args ...string) *printer {
 	}
 	p := newPrinter(opts)
 	p.begin = start
+	p.say = func(*trace.Run, string) {}
 	return p
 }
 

@@ -114,7 +114,8 @@ first; ARGS and args are the script's own, with its file name for the first.
 
 CPU times are those that wait4(2) gives, and what the process used of them after
 its parent was told. A process that takes longer than two seconds to give its
-memory back is shown without. The most memory is the kernel's account, which goes
+memory back is shown without, as is one that the kernel frees unseen; how many is
+said at the end. The most memory is the kernel's account, which goes
 on over an exec: it may be what the process had before.
 
 The arguments of a failed exec are read after the kernel gave up on it. If it

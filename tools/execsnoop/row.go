@@ -29,7 +29,9 @@ type printer struct {
 	running map[uint64]uint64 // when an exec happened, by id, if ends are of interest
 	ending  []*ended          // in the order of their ends
 	// askTimes asks the kernel what a process used; nil if it can't be asked.
-	askTimes func(*trace.Run, *ended) error
+	askTimes func(*trace.Run, *ended) (bpfAnswer, error)
+	untimed  untimed
+	say      func(*trace.Run, string)
 	counts   counts
 	depths   depths // with --tree
 	begin    uint64 // when tracing began, since boot
@@ -38,7 +40,7 @@ type printer struct {
 func newPrinter(o *options) *printer {
 	return &printer{
 		opts: o, parts: map[uint64]*parts{}, running: map[uint64]uint64{},
-		askTimes: callTimes, counts: newCounts(), begin: clock.Boot(),
+		askTimes: callTimes, say: (*trace.Run).Say, counts: newCounts(), begin: clock.Boot(),
 	}
 }
 
