@@ -16,6 +16,7 @@ import (
 
 	"github.com/gobcc/gobcc/internal/common/cli"
 	"github.com/gobcc/gobcc/internal/common/livetest"
+	"github.com/gobcc/gobcc/internal/common/perfevent"
 )
 
 // openMany tries to open a missing file.
@@ -55,6 +56,31 @@ func TestKernelDuration(t *testing.T) {
 				a.Errorf("%d rows of %d", n, times)
 			}
 		})
+	}
+}
+
+// TestKernelShielded finds the tool say that process 1 is not to be seen where that is so,
+// and only there.
+func TestKernelShielded(t *testing.T) {
+	livetest.Need(t)
+	const remark = "opensnoop: not seen here: process 1, and interrupts while it runs"
+	watch := perfevent.WatchProcess(1)
+	defer watch.Close()
+	for try := 1; ; try++ {
+		tool := livetest.Start(t, "-d", "1", "--path-prefix", t.TempDir())
+		said := strings.Contains(tool.Wait().Over(t, 0).Stderr, remark)
+		shielded := watch.Shielded()
+		if said && !shielded {
+			t.Error("process 1 is said not to be seen, but it is")
+		}
+		// It may not have run while the tool did.
+		if said == shielded || try == 10 {
+			if said != shielded {
+				t.Error("it is not said that process 1 is not seen")
+			}
+			t.Logf("process 1 is shielded: %t", shielded)
+			return
+		}
 	}
 }
 

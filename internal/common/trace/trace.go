@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"time"
 
@@ -25,6 +26,7 @@ import (
 	"github.com/gobcc/gobcc/internal/common/filter"
 	"github.com/gobcc/gobcc/internal/common/manual"
 	"github.com/gobcc/gobcc/internal/common/output"
+	"github.com/gobcc/gobcc/internal/common/perfevent"
 	"github.com/gobcc/gobcc/internal/common/scratch"
 )
 
@@ -141,6 +143,7 @@ type Run struct {
 	lossTime time.Time
 	lossSaid uint64
 	stats    *statistics
+	first    *perfevent.Watch // of process 1; nil if that is not to be traced
 	ready    *os.File
 	stop     context.CancelFunc // ends the loop
 	ended    chan ending        // of the command; nil without one
@@ -277,6 +280,9 @@ func (r *Run) begin() error {
 		if err := r.tool.Attached(r); err != nil {
 			return err
 		}
+	}
+	if pids := r.opts.Filter.PIDs; len(pids) == 0 || slices.Contains(pids, 1) {
+		r.first = perfevent.WatchProcess(1)
 	}
 	// The kernel's types and the object are of no further use.
 	r.tool.Spec = nil
@@ -497,6 +503,9 @@ func (r *Run) end() error {
 	if err := r.Out.Flush(); err != nil {
 		return err
 	}
+	if r.first != nil && r.first.Shielded() {
+		r.Say("not seen here: process 1, and interrupts while it runs: this kernel shields it from tracing")
+	}
 	if r.stats != nil {
 		return r.stats.report(r)
 	}
@@ -506,6 +515,9 @@ func (r *Run) end() error {
 func (r *Run) close() {
 	if r.stats != nil {
 		r.stats.stop()
+	}
+	if r.first != nil {
+		r.first.Close()
 	}
 	if r.reader != nil {
 		_ = r.reader.Close()
