@@ -509,7 +509,8 @@ func TestKernelCrowded(t *testing.T) {
 	all, _ := histograms(t, res)
 	shown := counted(all, func(object) string { return "" })[""]
 	livetest.Account(t, "requests", 10*times, shown, lost, possibly)
-	if possibly == 0 && (lost == 0 || lost > 64 || !strings.Contains(res.Stderr, "too many requests under way")) {
+	// The kernel takes the device's 64 requests in turn, mostly.
+	if possibly == 0 && (lost == 0 || shown < 2*times || !strings.Contains(res.Stderr, "too many requests under way")) {
 		t.Errorf("%d shown, %d lost: %s", shown, lost, res.Stderr)
 	}
 }
