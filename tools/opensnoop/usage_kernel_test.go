@@ -98,12 +98,12 @@ func TestKernelHelp(t *testing.T) {
 
 // TestKernelPrivileges runs the tool as who may not trace.
 func TestKernelPrivileges(t *testing.T) {
-	livetest.NeedFast(t)
+	livetest.Need(t)
 	before := livetest.Snapshot(t)
 	nobody := func(cmd *exec.Cmd) {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	}
-	for _, args := range [][]string{nil, {"--json"}, {"-p", "1"}, {"--attach", "tracepoint"}, {"--", "/bin/true"}} {
+	for _, args := range [][]string{nil, {"--json"}, {"-p", "1"}, {"--attach", "tracepoint"}, {"--", os.Args[0]}} {
 		refused(t, cli.Impossible, livetest.StartWith(t, nobody, args...).Wait(), "CAP_BPF", "CAP_PERFMON", "root")
 	}
 	if res := livetest.StartWith(t, nobody, "--preflight").Wait(); res.Status != cli.Impossible || !strings.Contains(res.Stdout, "CAP_BPF") {

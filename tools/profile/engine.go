@@ -59,6 +59,7 @@ type engine struct {
 	samples []*sample           // not yet in order
 	records []*perfevent.Record // likewise
 	until   uint64              // what is older is all there
+	news    bool                // something began of late, or is waited for
 
 	slots     map[slot]*sample
 	comms     map[[16]uint8]string
@@ -210,6 +211,10 @@ func (e *engine) drained() error {
 	return e.tables.resynced(e.timeline)
 }
 
+// quiet reports whether no process is known to have begun, ended or mapped a file of late:
+// of those that do the files are better opened soon, while they are there.
+func (e *engine) quiet() bool { return !e.news }
+
 func (e *engine) read() error {
 	before := len(e.records)
 	err := e.sideband.Read(func(r *perfevent.Record) error {
@@ -217,6 +222,7 @@ func (e *engine) read() error {
 		e.records = append(e.records, r)
 		return nil
 	})
+	e.news = len(e.records) > before
 	if err != nil || e.tables == nil {
 		return err
 	}
@@ -257,7 +263,7 @@ func (e *engine) advance(until uint64) error {
 			return err
 		}
 		if !e.walk(samples[0]) {
-			until = 0
+			until, e.news = 0, true
 			break
 		}
 		if err := e.sample(samples[0]); err != nil {

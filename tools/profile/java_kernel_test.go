@@ -35,7 +35,7 @@ class Burner {
 
 // TestKernelJava has functions of Java named, and only when the JVM may be asked.
 func TestKernelJava(t *testing.T) {
-	livetest.NeedFast(t) // guests have no Java
+	livetest.NeedReal(t, "guests have no Java")
 	if _, err := exec.LookPath("java"); err != nil {
 		t.Skip("SKIPPED: no java here")
 	}

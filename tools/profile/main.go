@@ -58,6 +58,7 @@ func run(ctx context.Context, env *cli.Env) error {
 		Detach:    p.detach,
 		Handle:    func(_ *trace.Run, record []byte) error { return p.engine.handle(record) },
 		Drained:   p.drained,
+		Patient:   p.engine.quiet,
 		Finish:    p.finish,
 	})
 }

@@ -39,7 +39,7 @@ func start(t *testing.T, path string, args ...string) string {
 // The kernel's walk finds the same chains as that of a copy does, in each sample of a
 // program that ran before.
 func TestKernelTableChains(t *testing.T) {
-	livetest.NeedFast(t) // guests have no compiler
+	livetest.NeedCompilers(t)
 	all, few, deep := chains()
 	const forever = " -DSPINS=4000000000"
 	checkChains(t, []chainBuild{
@@ -257,7 +257,7 @@ func TestKernelTableAgrees(t *testing.T) {
 // Libraries that come and go at one place are never walked by each other's tables: what the
 // kernel knew too late is copied, or cut.
 func TestKernelTableReloads(t *testing.T) {
-	livetest.NeedFast(t)
+	livetest.NeedCompilers(t)
 	dir := t.TempDir()
 	build := func(args ...string) {
 		t.Helper()

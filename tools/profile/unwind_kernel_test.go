@@ -106,7 +106,7 @@ func checkChains(t *testing.T, builds []chainBuild, look func(t *testing.T, prog
 
 // The walk of a copy finds the chains, from the program's beginning on.
 func TestKernelUnwindChains(t *testing.T) {
-	livetest.NeedFast(t) // guests have no compiler
+	livetest.NeedCompilers(t)
 	all, few, deep := chains()
 	checkChains(t, []chainBuild{
 		{"gcc -O2", all, nil},
@@ -155,7 +155,7 @@ func sound(t *testing.T, stacks []object) {
 
 // Wherever a sample hits on the way into a library or the kernel, its callers are there.
 func TestKernelUnwindLeafs(t *testing.T) {
-	livetest.NeedFast(t)
+	livetest.NeedCompilers(t)
 	for _, flags := range []string{"-O2", "-O2 -Wl,-z,lazy -no-pie", "-O2 -static -fno-builtin"} {
 		path := buildChains(t, "gcc -fno-builtin "+flags)
 		for what, function := range map[string]string{"plt": "library_calls", "syscall": "system_calls"} {
@@ -340,7 +340,7 @@ func TestKernelUnwindBudget(t *testing.T) {
 
 // What --save-raw keeps of stacks is walked again, and gives the frames that were found.
 func TestKernelUnwindRecorded(t *testing.T) {
-	livetest.NeedFast(t)
+	livetest.NeedCompilers(t)
 	path := buildChains(t, "gcc -O2")
 	raw := filepath.Join(t.TempDir(), "raw")
 	if r := livetest.Run(t, "--json", "-F", "997", "--unwind", "copy", "--save-raw", raw, "--", path, "qsort", "9"); r.Status != 0 {

@@ -98,6 +98,8 @@ func TestReportVerdict(t *testing.T) {
 		{"what 5.10 can't show", []kernelRun{on("5.10", pass, result{Test: "TestKernelA/kprobe/io_uring_batch", Verdict: skipped, Output: "SKIPPED: kprobe mode does not show io_uring on this kernel, and says so"})}, true, true},
 		{"what 6.1 can show", []kernelRun{on("6.1", pass, result{Test: "TestKernelA/kprobe/io_uring_batch", Verdict: skipped, Output: "SKIPPED: kprobe mode does not show io_uring on this kernel, and says so"})}, false, true},
 		{"for real machines", []kernelRun{on("6.12", pass, result{Test: "TestKernelA", Verdict: skipped, Output: "SKIPPED: for real machines only, as it takes long in an emulated guest"})}, true, true},
+		{"no compilers", []kernelRun{on("6.12", pass, result{Test: "TestKernelA", Verdict: skipped, Output: "SKIPPED: for real machines only, as guests have no compilers"})}, true, true},
+		{"a reason that is not known", []kernelRun{on("6.12", pass, result{Test: "TestKernelA", Verdict: skipped, Output: "SKIPPED: for real machines only, as nobody knows why"})}, false, true},
 		{"not the oldest", []kernelRun{on("7", pass, result{Test: "TestKernelA", Verdict: skipped, Output: "SKIPPED: for the oldest kernel and real machines only, as it takes long in an emulated guest"})}, true, true},
 		{"the oldest", []kernelRun{on("5.10", pass, result{Test: "TestKernelA", Verdict: skipped, Output: "SKIPPED: for the oldest kernel and real machines only, as it takes long in an emulated guest"})}, false, true},
 		{"a kernel is missing", []kernelRun{on("6.1", pass), {Missing: missing}}, true, true},

@@ -23,6 +23,7 @@ const (
 	wakeupShift   = "ring_wakeup_shift"
 	shortestDrain = 10 * time.Millisecond
 	longestDrain  = 50 * time.Millisecond
+	patientDrain  = 150 * time.Millisecond
 	fewRecords    = 16 // so many at a time are no reason to look more often
 )
 
@@ -76,6 +77,10 @@ type Reader struct {
 	ring   *ringbuf.Reader
 	record ringbuf.Record
 	polled *os.File // the ring's map, for Go's own poller
+	// Patient is asked each time the ring is empty; may be nil. While nobody waits for what
+	// the records say, they may lie for 150 ms, however many there are: most of what
+	// little to see costs is to look.
+	Patient func() bool
 }
 
 // NewReader opens the ring buffer of a loaded collection, if it has one.
@@ -116,7 +121,7 @@ func pollable(fd int) (*os.File, error) {
 }
 
 // Run hands every record to handle until ctx is done, in the ring's order. Each
-// time the ring is empty, at most 50 ms apart, it calls drained. The first error
+// time the ring is empty, at most 50 ms apart, or 150 where that is enough, it calls drained. The first error
 // of either ends it and is returned.
 func (r *Reader) Run(ctx context.Context, handle func(record []byte) error, drained func() error) error {
 	if r.ring == nil {
@@ -137,10 +142,7 @@ func (r *Reader) Run(ctx context.Context, handle func(record []byte) error, drai
 		if err := drained(); err != nil {
 			return err
 		}
-		timer.Reset(longestDrain)
-		if n > fewRecords {
-			timer.Reset(shortestDrain)
-		}
+		timer.Reset(r.pause(n))
 		select {
 		case <-timer.C:
 		case <-filling:
@@ -148,6 +150,17 @@ func (r *Reader) Run(ctx context.Context, handle func(record []byte) error, drai
 		}
 	}
 	return nil
+}
+
+// pause is how long to wait after n records.
+func (r *Reader) pause(n int) time.Duration {
+	switch {
+	case r.Patient != nil && r.Patient():
+		return patientDrain
+	case n > fewRecords:
+		return shortestDrain
+	}
+	return longestDrain
 }
 
 // watch tells when another quarter of the ring is full, until the reader is closed.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"structs"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 )
@@ -147,6 +148,30 @@ func TestCString(t *testing.T) {
 }
 
 // Where there is no ring buffer, the reader only tells the time.
+// Few records are no reason to look often, nor are many that nobody waits for.
+func TestPause(t *testing.T) {
+	patient := false
+	for _, test := range []struct {
+		r       Reader
+		n       int
+		patient bool
+		want    time.Duration
+	}{
+		{Reader{}, 0, false, longestDrain},
+		{Reader{}, fewRecords, false, longestDrain},
+		{Reader{}, fewRecords + 1, false, shortestDrain},
+		{Reader{Patient: func() bool { return patient }}, fewRecords, false, longestDrain},
+		{Reader{Patient: func() bool { return patient }}, fewRecords + 1, false, shortestDrain},
+		{Reader{Patient: func() bool { return patient }}, 0, true, patientDrain},
+		{Reader{Patient: func() bool { return patient }}, 1000, true, patientDrain},
+	} {
+		patient = test.patient
+		if got := test.r.pause(test.n); got != test.want {
+			t.Errorf("after %d records, patient %t: %v, not %v", test.n, test.patient, got, test.want)
+		}
+	}
+}
+
 func TestNoRing(t *testing.T) {
 	if err := Configure(&ebpf.CollectionSpec{}, 1); err != nil {
 		t.Error(err)

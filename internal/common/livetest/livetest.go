@@ -88,10 +88,22 @@ func Need(t testing.TB) {
 // about must not depend on the kernel, or be tested in short by another test.
 func NeedFast(t testing.TB) {
 	t.Helper()
+	NeedReal(t, "it takes long in an emulated guest")
+}
+
+// NeedReal is Need for a test that can't be made in emulated guests.
+func NeedReal(t testing.TB, since string) {
+	t.Helper()
 	Need(t)
 	if Guest() {
-		t.Skip("SKIPPED: for real machines only, as it takes long in an emulated guest")
+		t.Skip("SKIPPED: for real machines only, as " + since)
 	}
+}
+
+// NeedCompilers is NeedReal for a test that compiles.
+func NeedCompilers(t testing.TB) {
+	t.Helper()
+	NeedReal(t, "guests have no compilers")
 }
 
 // NeedOnce is Need for a test of something that is hardly another matter on another

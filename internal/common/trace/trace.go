@@ -117,6 +117,8 @@ type Tool struct {
 	// Drained is called each time the ring buffer is empty, at most 50 ms apart;
 	// may be nil.
 	Drained func(r *Run) error
+	// Patient is asked after that whether 150 ms will do for the next time; may be nil.
+	Patient func() bool
 	// Last is called when the run is to end and all records have been handled, and
 	// once more when nothing more can happen; those that it has the kernel side send
 	// (Call) are handled too. It may be nil.
@@ -260,6 +262,7 @@ func (r *Run) open() error {
 		r.close()
 		return err
 	}
+	r.reader.Patient = r.tool.Patient
 	return nil
 }
 
