@@ -327,11 +327,12 @@ func (e *engine) sample(s *sample) error {
 	}
 	exact := !s.InSyscall // whether the frame's address is that of what runs next
 	for i, addr := range s.User {
-		signal := i > 0 && e.inSignal(owner, addr)
+		called := find(owner, addr-1)
+		signal := i > 0 && e.inSignal(called, addr-1)
 		if exact || signal {
-			user[i] = e.user(owner, addr)
+			user[i] = e.user(owner, find(owner, addr), addr)
 		} else {
-			user[i] = e.user(owner, addr-1)
+			user[i] = e.user(owner, called, addr-1)
 		}
 		exact = signal // what a signal interrupted
 	}
@@ -350,23 +351,27 @@ func (e *engine) sample(s *sample) error {
 	return nil
 }
 
-// inSignal reports whether an address is one that a signal's handler returns to. Of files
-// whose table nobody was in want of nothing is known.
-func (e *engine) inSignal(owner *mappings.Process, addr uint64) bool {
+// find gives the mapping that an address is in; its File is nil if there is none.
+func find(owner *mappings.Process, addr uint64) mappings.Mapping {
 	if owner == nil {
+		return mappings.Mapping{}
+	}
+	m, _ := owner.Find(addr)
+	return m
+}
+
+// inSignal reports whether an address of a mapping is one that a signal's handler returns to.
+// Of files whose table nobody was in want of nothing is known.
+func (e *engine) inSignal(m mappings.Mapping, addr uint64) bool {
+	if m.File == nil {
 		return false
 	}
-	m, ok := owner.Find(addr - 1)
-	if !ok {
-		return false
-	}
-	offset := m.FileOffset(addr - 1)
 	if t := e.unwinder.files[m.File]; t != nil && t.read == nil && t.table != nil {
-		return t.table.Layout.Signal(offset)
+		return t.table.Layout.Signal(m.FileOffset(addr))
 	}
 	if e.tables != nil {
 		if t := e.tables.files[m.File]; t != nil {
-			return t.layout.Signal(offset)
+			return t.layout.Signal(m.FileOffset(addr))
 		}
 	}
 	return false
@@ -404,14 +409,10 @@ func (e *engine) process(s *sample, owner *mappings.Process) *process {
 	return p
 }
 
-// user gives the frame of an address of a process.
-func (e *engine) user(owner *mappings.Process, addr uint64) *frame {
-	if owner == nil {
-		return e.frame(owner, origin{kind: kindUnknown}, addr)
-	}
-	m, ok := owner.Find(addr)
+// user gives the frame of an address of a process, in a mapping of it.
+func (e *engine) user(owner *mappings.Process, m mappings.Mapping, addr uint64) *frame {
 	switch {
-	case !ok:
+	case m.File == nil:
 		return e.frame(owner, origin{kind: kindUnknown}, addr)
 	case m.File.Kind == mappings.Anonymous || m.File.Kind == mappings.Memfd:
 		e.generated(owner)
