@@ -97,6 +97,7 @@ func NewReader(coll *ebpf.Collection) (*Reader, error) {
 		polled.Close()
 		return nil, fmt.Errorf("open the ring buffer: %w", err)
 	}
+	ring.SetDeadline(time.Unix(0, 0)) // to read doesn't wait
 	return &Reader{ring: ring, polled: polled}, nil
 }
 
@@ -121,19 +122,20 @@ func pollable(fd int) (*os.File, error) {
 }
 
 // Run hands every record to handle until ctx is done, in the ring's order. Each
-// time the ring is empty, at most 50 ms apart, or 150 where that is enough, it calls drained. The first error
-// of either ends it and is returned.
+// time the ring is empty, at most 50 ms apart, or 150 where that is enough, it calls drained. The
+// first error of either ends it and is returned.
 func (r *Reader) Run(ctx context.Context, handle func(record []byte) error, drained func() error) error {
-	if r.ring == nil {
-		return wait(ctx, drained)
-	}
-	r.ring.SetDeadline(time.Unix(0, 0)) // to read doesn't wait
-	filling := make(chan struct{}, 1)
-	go r.watch(filling)
 	// Records don't wake the reader, so it looks for itself: often while there
 	// is much to see, seldom while there is not, as to look takes longer than to read a few.
-	timer := time.NewTimer(longestDrain)
-	defer timer.Stop()
+	alarm, err := newAlarm()
+	if err != nil {
+		return fmt.Errorf("make a timer: %w", err)
+	}
+	defer alarm.close()
+	filling := make(chan struct{}, 1)
+	if r.ring != nil {
+		go r.watch(filling)
+	}
 	for ctx.Err() == nil {
 		n, err := r.read(handle)
 		if err != nil {
@@ -142,9 +144,11 @@ func (r *Reader) Run(ctx context.Context, handle func(record []byte) error, drai
 		if err := drained(); err != nil {
 			return err
 		}
-		timer.Reset(r.pause(n))
+		if err := alarm.set(r.pause(n)); err != nil {
+			return fmt.Errorf("set a timer: %w", err)
+		}
 		select {
-		case <-timer.C:
+		case <-alarm.rang:
 		case <-filling:
 		case <-ctx.Done():
 		}
@@ -163,7 +167,8 @@ func (r *Reader) pause(n int) time.Duration {
 	return longestDrain
 }
 
-// watch tells when another quarter of the ring is full, until the reader is closed.
+// watch tells when another quarter of the ring is full, until the reader is closed. One that
+// it misses is no harm.
 func (r *Reader) watch(filling chan<- struct{}) {
 	conn, err := r.polled.SyscallConn()
 	for err == nil {
@@ -173,57 +178,43 @@ func (r *Reader) watch(filling chan<- struct{}) {
 			woken = true
 			return before
 		})
-		select {
-		case filling <- struct{}{}:
-		default:
-		}
+		tell(filling)
 	}
 }
 
-// wait calls drained as Run does where there is no ring.
-func wait(ctx context.Context, drained func() error) error {
-	ticks := time.NewTicker(longestDrain)
-	defer ticks.Stop()
-	for ctx.Err() == nil {
-		if err := drained(); err != nil {
-			return err
-		}
-		select {
-		case <-ticks.C:
-		case <-ctx.Done():
-		}
+// tell leaves a word for who listens to c, if there is none yet.
+func tell(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
-	return nil
 }
 
 // Drain hands over what is left in the ring. Detach the programs before.
 func (r *Reader) Drain(handle func(record []byte) error) error {
-	if r.ring == nil {
-		return nil
-	}
-	if err := r.ring.Flush(); err != nil {
-		return fmt.Errorf("drain the ring buffer: %w", err)
-	}
 	_, err := r.read(handle)
 	return err
 }
 
-// read hands over records until the ring is empty.
+// read hands over records until the ring is empty. It asks for none that is not there: the
+// library would look for one in a system call then, which wakes Go's watcher as timers do
+// (see alarm).
 func (r *Reader) read(handle func(record []byte) error) (n int, err error) {
-	for {
+	for r.ring != nil && r.ring.AvailableBytes() > 0 {
 		err := r.ring.ReadInto(&r.record)
 		switch {
-		case err == nil:
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			// What was there has been taken back.
+		case err != nil:
+			return n, fmt.Errorf("read the ring buffer: %w", err)
+		default:
 			n++
 			if err := handle(r.record.RawSample); err != nil {
 				return n, err
 			}
-		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, ringbuf.ErrFlushed):
-			return n, nil
-		default:
-			return n, fmt.Errorf("read the ring buffer: %w", err)
 		}
 	}
+	return n, nil
 }
 
 // Close frees the reader.

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gobcc/gobcc/internal/common/clock"
 	"github.com/gobcc/gobcc/internal/common/diagnose"
 )
 
@@ -169,11 +170,7 @@ func (s *Sideband) Close() error {
 }
 
 // Now is the time of now as records and samples have it.
-func Now() uint64 {
-	var ts unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) // can't fail: the clock exists and the pointer is good
-	return uint64(ts.Nano())
-}
+func Now() uint64 { return clock.Monotonic() }
 
 // ring is the memory that an event's records are in.
 type ring struct {
