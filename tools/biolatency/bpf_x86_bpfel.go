@@ -41,6 +41,19 @@ const (
 	bpfPhasePHASES       bpfPhase = 3
 )
 
+type bpfStart struct {
+	_        structs.HostLayout
+	Id       uint64
+	MadeNs   uint64
+	IssueNs  uint64
+	WaitNs   uint64
+	Slot     uint32
+	Issues   uint8
+	Requeued uint8
+	Failed   uint8
+	Unused   uint8
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.

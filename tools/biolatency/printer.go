@@ -3,10 +3,14 @@ package main
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
 
 	"github.com/gobcc/gobcc/internal/common/events"
 	"github.com/gobcc/gobcc/internal/common/filter"
@@ -99,7 +103,45 @@ func (p *printer) finish(r *trace.Run) error {
 			return err
 		}
 	}
-	return p.write(r)
+	if err := p.write(r); err != nil {
+		return err
+	}
+	n, err := unended(r.Map(bpfMapPlaces), r.Map(bpfMapStarts))
+	if err != nil {
+		return fmt.Errorf("look for requests that have not ended: %w", err)
+	}
+	if n > 0 {
+		r.Say(fmt.Sprintf("%d requests had not ended, or their ends were not seen", n))
+	}
+	return nil
+}
+
+// unended counts the requests that were issued and have not ended.
+func unended(maps ...*ebpf.Map) (n int, err error) {
+	keys, values := make([]uint64, 1024), make([]bpfStart, 1024)
+	for _, m := range maps {
+		if m == nil {
+			continue // with --bio
+		}
+		var at ebpf.MapBatchCursor
+		for err = nil; err == nil; {
+			var got int
+			if m.KeySize() == 4 {
+				got, err = m.BatchLookup(&at, unsafe.Slice((*uint32)(unsafe.Pointer(&keys[0])), len(keys)), values, nil)
+			} else {
+				got, err = m.BatchLookup(&at, keys, values, nil)
+			}
+			for _, s := range values[:got] {
+				if s.MadeNs != 0 && s.IssueNs != 0 {
+					n++
+				}
+			}
+		}
+		if !errors.Is(err, ebpf.ErrKeyNotExist) { // that is its end
+			return n, err
+		}
+	}
+	return n, nil
 }
 
 func (p *printer) open(r *trace.Run) error {

@@ -103,7 +103,7 @@ func TestKernelPrivileges(t *testing.T) {
 	nobody := func(cmd *exec.Cmd) {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	}
-	for _, args := range [][]string{nil, {"--json"}, {"-p", "1"}, {"--attach", "tracepoint"}, {"--", os.Args[0]}} {
+	for _, args := range [][]string{nil, {"--json"}, {"-p", "1"}, {"--attach", "tracepoint"}, {"--", "/proc/self/exe"}} {
 		refused(t, cli.Impossible, livetest.StartWith(t, nobody, args...).Wait(), "CAP_BPF", "CAP_PERFMON", "root")
 	}
 	if res := livetest.StartWith(t, nobody, "--preflight").Wait(); res.Status != cli.Impossible || !strings.Contains(res.Stdout, "CAP_BPF") {

@@ -137,12 +137,13 @@ var chainFunctions = []string{
 	"jumped", "library_calls", "system_calls",
 }
 
-// sound checks that 99 of 100 stacks reach the root: also those before main.
+// sound checks that 99 of 100 stacks reach the root: also those before main. One that does
+// not is no share: of _dl_runtime_resolve_xsavec there are no rules.
 func sound(t *testing.T, stacks []object) {
 	t.Helper()
 	whole := count(stacks, func(s object) bool { return s.Unwind == "complete" || s.Unwind == "guessed" })
 	user := count(stacks, func(s object) bool { return s.Unwind != "none" })
-	if whole*100 < user*99 {
+	if user-whole > max(1, user/100) {
 		slices.SortFunc(stacks, func(a, b object) int { return cmp.Compare(b.Count, a.Count) })
 		t.Errorf("%d of %d stacks reach the root", whole, user)
 		for _, s := range stacks {

@@ -106,11 +106,13 @@ func inModes(t *testing.T, test func(t *testing.T, mode string), list []string, 
 var (
 	lostText     = regexp.MustCompile(`lost (\d+) events:`)
 	possiblyText = regexp.MustCompile(`may have lost up to (\d+) events`)
+	unendedText  = regexp.MustCompile(`: (\d+) requests had not ended, or`)
 )
 
 // Lost gives the last that the tool said of losses on standard error: how many
-// events it lost, and how many more it may have lost.
+// events it lost, and how many more it may have lost; ends that it did not see are such.
 func (r Result) Lost() (lost, possibly uint64) {
+	unended := uint64(0)
 	for line := range strings.Lines(r.Stderr) {
 		if m := lostText.FindStringSubmatch(line); m != nil {
 			lost, _ = strconv.ParseUint(m[1], 10, 64)
@@ -118,8 +120,11 @@ func (r Result) Lost() (lost, possibly uint64) {
 		if m := possiblyText.FindStringSubmatch(line); m != nil {
 			possibly, _ = strconv.ParseUint(m[1], 10, 64)
 		}
+		if m := unendedText.FindStringSubmatch(line); m != nil {
+			unended, _ = strconv.ParseUint(m[1], 10, 64)
+		}
 	}
-	return lost, possibly
+	return lost, possibly + unended
 }
 
 // An Attempt is what became of a test that may have been spoilt by lost events.
@@ -133,10 +138,14 @@ func (a *Attempt) Errorf(format string, args ...any) {
 	a.problems = append(a.problems, fmt.Sprintf(format, args...))
 }
 
-// Lost takes note of what a tool said of losses.
+// Lost takes note of what a tool said of losses. Where a process is shielded from tracing, so are
+// the interrupts that come while it runs, such as those in which requests end.
 func (a *Attempt) Lost(r Result) {
 	lost, possibly := r.Lost()
 	a.lost += lost + possibly
+	if strings.Contains(r.Stderr, "not seen here: process 1, and interrupts") {
+		a.lost++
+	}
 }
 
 // Attempts makes a test that needs all events. Kernels since 7.0 skip a program on

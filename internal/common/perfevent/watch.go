@@ -3,8 +3,10 @@ package perfevent
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -55,19 +57,28 @@ func WatchProcess(pid int) *Watch {
 }
 
 // Shielded reports whether the process was switched off the CPU since it is watched, and
-// the kernel wrote no sample of that. Once does not prove it: the sample may be about to
-// be written.
+// the kernel wrote no sample of that.
 func (w *Watch) Shielded() bool {
-	switches, samples := uint64(0), uint64(0)
-	for i := range w.threads {
-		t := &w.threads[i]
-		// What was written is looked at last, so that nothing is counted that was not.
-		if _, err := t.time(); err == nil {
-			switches += t.counted
-		}
-		samples += atomic.LoadUint64(&t.ring.head.Data_head)
+	if w.switches() == 0 || w.sampled() {
+		return false
 	}
-	return switches > 1 && samples == 0
+	// What is counted just now is written in some nanoseconds, but for a CPU of a virtual machine
+	// that stands still meanwhile.
+	time.Sleep(time.Millisecond)
+	return !w.sampled()
+}
+
+func (w *Watch) switches() (sum uint64) {
+	for i := range w.threads {
+		if _, err := w.threads[i].time(); err == nil {
+			sum += w.threads[i].counted
+		}
+	}
+	return sum
+}
+
+func (w *Watch) sampled() bool {
+	return slices.ContainsFunc(w.threads, func(t watched) bool { return atomic.LoadUint64(&t.ring.head.Data_head) > 0 })
 }
 
 // Close ends watching.
