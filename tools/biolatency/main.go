@@ -71,6 +71,8 @@ func (o *options) trace(ctx context.Context, env *cli.Env, spec *ebpf.Collection
 		Handle:  func(*trace.Run, []byte) error { return errors.New("there is a ring buffer") },
 		Drained: p.drained,
 		Finish:  p.finish,
+
+		Interrupts: true,
 	})
 }
 

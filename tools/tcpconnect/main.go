@@ -47,6 +47,8 @@ func run(ctx context.Context, env *cli.Env) error {
 		Handle:  p.handle,
 		Drained: p.drained,
 		Finish:  p.finish,
+
+		Interrupts: true,
 	})
 }
 

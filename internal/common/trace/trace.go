@@ -123,6 +123,8 @@ type Tool struct {
 	// once more when nothing more can happen; those that it has the kernel side send
 	// (Call) are handled too. It may be nil.
 	Last func(r *Run)
+	// Interrupts says that some of what is traced happens in interrupts, whatever runs.
+	Interrupts bool
 	// Exits says that a program of the tool's own on the end of processes calls
 	// exited() of follow.bpf.h, after its other work.
 	Exits bool
@@ -284,7 +286,7 @@ func (r *Run) begin() error {
 			return err
 		}
 	}
-	if pids := r.opts.Filter.PIDs; len(pids) == 0 || slices.Contains(pids, 1) {
+	if pids := r.opts.Filter.PIDs; r.tool.Interrupts || len(pids) == 0 || slices.Contains(pids, 1) {
 		r.first = perfevent.WatchProcess(1)
 	}
 	// The kernel's types and the object are of no further use.
