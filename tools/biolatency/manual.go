@@ -98,8 +98,9 @@ part of their disk), loop and virtio devices. Those that pass bios on (device ma
 md, zram) show nothing of their own; the disks below them are seen.
 
 Requests that were issued before the tool began are not counted, nor are those
-that end without having been issued; but where those fail, the errors are counted,
-unless only some tasks are asked for.
+that end after it: how many the latter are, or had ends that the kernel did not show,
+is said at the end. Those that end without having been issued are not counted either;
+but where they fail, the errors are, unless only some tasks are asked for.
 
 With --bio, who issues a bio to a lower device is often a thread of the kernel, as
 below dm-crypt and loop; -p and --by comm show that thread there. A flush is a write
