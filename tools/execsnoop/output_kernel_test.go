@@ -210,7 +210,7 @@ func TestKernelMegabyte(t *testing.T) {
 
 // TestKernelMaxBytesText is the same as text.
 func TestKernelMaxBytesText(t *testing.T) {
-	livetest.NeedFast(t)
+	livetest.Need(t)
 	s := newStage(t)
 	path := leaf(s, "leaf")
 	livetest.Attempts(t, func(a *livetest.Attempt) {
@@ -331,7 +331,7 @@ func TestKernelStats(t *testing.T) {
 // TestKernelBadUsage gives what makes no sense: status 2, one line, and nothing
 // done.
 func TestKernelBadUsage(t *testing.T) {
-	livetest.NeedFast(t)
+	livetest.Need(t)
 	before := livetest.Snapshot(t)
 	for args, word := range map[string]string{
 		"-n (": "--name", "-l [z-a]": "--line", "-u no-such-user": "no-such-user", "--max-bytes 9M": "--max-bytes",

@@ -162,7 +162,7 @@ func matchRow(want, line string) bool {
 
 // TestKernelEscapes has odd names and comms in text.
 func TestKernelEscapes(t *testing.T) {
-	livetest.NeedFast(t)
+	livetest.Need(t)
 	dir := t.TempDir()
 	livetest.Attempts(t, func(a *livetest.Attempt) {
 		var res livetest.Result

@@ -405,7 +405,7 @@ func waitBlocked(t *testing.T, pid int, tid string) {
 
 // TestKernelPinnedMaps gives --cgroupmap and --mntnsmap what they can't use.
 func TestKernelPinnedMaps(t *testing.T) {
-	livetest.NeedFast(t)
+	livetest.Need(t)
 	livetest.Namespace(t, func() {
 		s := newSetting(t)
 		array := ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1}

@@ -18,7 +18,7 @@ import (
 // TestKernelBadUsage gives what makes no sense: status 2, one line, and nothing
 // done. No flag is understood for what it is not.
 func TestKernelBadUsage(t *testing.T) {
-	livetest.NeedFast(t)
+	livetest.Need(t)
 	// A number above that of all processes.
 	nobody := "4194304"
 	before := livetest.Snapshot(t)
@@ -85,7 +85,7 @@ func TestKernelBadUsage(t *testing.T) {
 
 // TestKernelHelp prints what is asked for, and attaches nothing.
 func TestKernelHelp(t *testing.T) {
-	livetest.NeedFast(t)
+	livetest.Need(t)
 	for flag, word := range map[string]string{
 		"--help": "Usage: opensnoop [options]", "-h": "Usage: opensnoop [options]", "--version": "opensnoop ",
 		"--man": `.TH "OPENSNOOP" "8"`, "--completion=bash": "complete ", "--completion=zsh": "#compdef opensnoop", "--completion=fish": "complete ",
